@@ -1,0 +1,88 @@
+//! The port between the planner and whatever decides the order and shape of what runs.
+//!
+//! A policy reads a [`View`] and answers with a [`Proposal`]. It never changes state and never sees the log. What the
+//! proposal leaves open (GPU slots), the [planner](crate::planner) fills in; what it gets wrong, the planner refuses.
+
+use berth_types::{JobId, TaskPlacement};
+use rand_chacha::ChaCha8Rng;
+
+use crate::state::State;
+
+/// Decides. Implementations live in `berth-policy`; the same object serves masters and the simulator.
+pub trait Policy: Send {
+    /// Name, as configured and shown.
+    fn name(&self) -> &str;
+
+    /// Proposes what should run next. All randomness comes from `rng`.
+    fn propose(&mut self, view: &View, rng: &mut ChaCha8Rng) -> Proposal;
+}
+
+/// An immutable, ordered snapshot of what a policy may know. Shares its records with the state.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Round number of this leader.
+    pub round: u64,
+    /// Now, by the leader's clock, at least state time.
+    pub now_ms: u64,
+    /// The replicated state.
+    pub state: State,
+}
+
+/// What should run, in order of importance.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Proposal {
+    /// Tried in order; each is an atomic unit.
+    pub bundles: Vec<ProposedBundle>,
+    /// What to do about pending jobs behind one that does not fit.
+    pub backfill: Backfill,
+}
+
+/// Actions that belong together, with their reason.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProposedBundle {
+    /// Carried out together or not at all.
+    pub actions: Vec<Action>,
+    /// How good the policy thinks this is; for explanation only.
+    pub score: f64,
+    /// In the policy's words.
+    pub reason: String,
+}
+
+/// One decision about one job.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Leave a running job as it is.
+    Keep(JobId),
+    /// Let a pending job wait on purpose.
+    Wait(JobId),
+    /// Stop a running job; it goes back to the queue.
+    Stop(JobId),
+    /// Start a pending job.
+    Start {
+        /// The job.
+        job: JobId,
+        /// Workers per group; `None` for the largest size that fits.
+        workers: Option<Vec<u32>>,
+        /// Where each task goes; `None` leaves it to the planner.
+        slots: Option<Vec<TaskPlacement>>,
+    },
+    /// Run a running job with another number of workers per group: stop it and start it anew.
+    Resize {
+        /// The job.
+        job: JobId,
+        /// Workers per group.
+        workers: Vec<u32>,
+    },
+}
+
+/// What happens behind a start that does not fit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backfill {
+    /// The first job that does not fit is promised its place; others start only where they do not delay it.
+    #[default]
+    BehindReservation,
+    /// Whatever fits starts; nobody is promised anything.
+    Greedy,
+    /// Nothing starts behind a job that does not fit.
+    Strict,
+}

@@ -1,0 +1,120 @@
+//! A job's replicated record.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use berth_types::{
+    Attempt, AttemptPhase, CheckpointRecord, Epoch, JobId, JobSpec, JobState, NodeId, Outcome, PastAttempt, Progress,
+    TaskPlacement,
+};
+use serde::{Deserialize, Serialize};
+
+/// Past attempts kept in the record; older ones are only counted.
+pub const MAX_PAST: usize = 16;
+
+/// An unfinished job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// Its id.
+    pub id: JobId,
+    /// What was submitted.
+    pub spec: Arc<JobSpec>,
+    /// When it was accepted.
+    pub submitted_ms: u64,
+    /// When its first attempt was placed.
+    pub first_started_ms: Option<u64>,
+    /// Newest epoch given; 0 before the first attempt.
+    pub epoch: Epoch,
+    /// The current attempt.
+    pub attempt: Option<Box<Attempt>>,
+    /// Ended attempts, oldest first, the newest [`MAX_PAST`].
+    pub past: Vec<PastAttempt>,
+    /// Restarts charged to the budget.
+    pub restarts: u32,
+    /// Not to be placed before this time.
+    pub not_before_ms: u64,
+    /// Waits for lost nodes, if it does.
+    pub fencing: Option<Fencing>,
+    /// Registered checkpoints, newest first; at most `spec.checkpoint.keep` (and 16).
+    pub checkpoints: Vec<CheckpointRecord>,
+    /// Newest progress.
+    pub progress: Option<Progress>,
+    /// GPU-milliseconds attained by ended attempts (thousandths of GPUs times milliseconds / 1000).
+    pub attained_gpu_ms: u64,
+}
+
+/// Lost nodes whose copies of a `fence` or `wait` job may still run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fencing {
+    /// Nodes not yet fenced or returned.
+    pub nodes: BTreeSet<NodeId>,
+    /// True if only an operator (or the node's return) releases it.
+    pub operator_only: bool,
+}
+
+/// Sort key of a pending job: higher priority first, then by id, which is by arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PendingKey {
+    /// Priority.
+    pub priority: Reverse<i32>,
+    /// The job.
+    pub job: JobId,
+}
+
+/// GPUs kept for a job whose evictions are under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reservation {
+    /// The job that will start.
+    pub job: JobId,
+    /// Where.
+    pub placements: Vec<TaskPlacement>,
+    /// Attempts that vacate; the reservation is ready when none is left.
+    pub waits_for: BTreeSet<(JobId, Epoch)>,
+    /// Since when.
+    pub since_ms: u64,
+    /// Why, in the policy's words.
+    pub because: String,
+}
+
+/// A job that is over, as kept in the history.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FinishedJob {
+    /// Counted from 1 over the cluster's life.
+    pub seq: u64,
+    /// Its last record.
+    pub job: Job,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why, for people.
+    pub reason: String,
+    /// When.
+    pub ended_ms: u64,
+    /// Names of the nodes in its attempts.
+    pub node_names: Vec<(NodeId, String)>,
+}
+
+impl Job {
+    /// Sort key among pending jobs.
+    pub fn pending_key(&self) -> PendingKey {
+        PendingKey { priority: Reverse(self.spec.priority), job: self.id }
+    }
+
+    /// True if it waits for resources (its back-off may still run).
+    pub fn is_pending(&self) -> bool {
+        self.attempt.is_none() && self.fencing.is_none()
+    }
+
+    /// Where it is in its life.
+    pub fn state(&self) -> JobState {
+        match (&self.attempt, &self.fencing) {
+            (None, Some(_)) => JobState::Fencing,
+            (None, None) => JobState::Pending,
+            (Some(attempt), _) => match attempt.phase {
+                AttemptPhase::Starting => JobState::Starting,
+                AttemptPhase::Running => JobState::Running,
+                AttemptPhase::Stopping(_) => JobState::Stopping,
+            },
+        }
+    }
+}

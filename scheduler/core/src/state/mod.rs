@@ -1,0 +1,103 @@
+//! The replicated state: what every master knows alike after the same log.
+//!
+//! Large collections are persistent maps with shared records, so a clone of the whole state (a policy's view, a
+//! snapshot) costs nothing noticeable, and a change copies one record.
+//!
+//! Invariants are re-derived by [`check`](crate::check). Finished jobs are not here: they leave for the history.
+
+mod job;
+mod node;
+
+use std::sync::Arc;
+
+use berth_types::api::{Event, MasterInfo};
+use berth_types::{JobId, MasterId, NodeId, Outcome};
+use imbl::{OrdMap, OrdSet, Vector};
+use serde::{Deserialize, Serialize};
+
+pub use job::{FinishedJob, Fencing, Job, PendingKey, Reservation};
+pub use node::{GpuUse, Node};
+
+/// Newest events kept in the state; older ones are forgotten.
+pub const MAX_EVENTS: usize = 10_000;
+/// How long an idempotency key is remembered, in state time.
+pub const KEY_WINDOW_MS: u64 = 600_000;
+/// Most idempotency keys remembered; beyond it the oldest go first and keys as old as those are refused as expired.
+pub const MAX_KEYS: usize = 1_000_000;
+
+/// A remembered submission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Submission {
+    /// Hash of the payload.
+    pub hash: u128,
+    /// The job that it became.
+    pub job: JobId,
+}
+
+/// Everything replicated.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Drawn at bootstrap; 0 before.
+    pub cluster_id: u64,
+    /// Format that all masters can apply.
+    pub cluster_version: u32,
+    /// Where masters listen.
+    pub masters: OrdMap<MasterId, MasterInfo>,
+    /// State time: never runs backwards.
+    pub time_ms: u64,
+    /// Id of the next job.
+    pub next_job: u64,
+    /// Unfinished jobs.
+    pub jobs: OrdMap<JobId, Arc<Job>>,
+    /// Jobs that wait for resources, in the order of their turn. Derived from `jobs`.
+    pub pending: OrdSet<PendingKey>,
+    /// Jobs with a current attempt. Derived from `jobs`.
+    pub active: OrdSet<JobId>,
+    /// All nodes ever seen.
+    pub nodes: OrdMap<NodeId, Arc<Node>>,
+    /// Node names.
+    pub node_ids: OrdMap<String, NodeId>,
+    /// GPUs kept for jobs whose evictions are under way.
+    pub reservations: OrdMap<JobId, Arc<Reservation>>,
+    /// Idempotency keys; UUIDv7 keys sort by age.
+    pub submissions: OrdMap<u128, Submission>,
+    /// Keys whose time is before this are refused as expired.
+    pub keys_from_ms: u64,
+    /// Finished jobs so far; the newest one's sequence number in the history.
+    pub finished: u64,
+    /// Finished jobs by outcome class: completed, failed, cancelled, timed out.
+    pub finished_by_class: [u64; 4],
+    /// Newest events, oldest first.
+    pub events: Vector<Arc<Event>>,
+    /// Sequence number of the next event.
+    pub next_event: u64,
+    /// A broken invariant that stopped scheduling.
+    pub alarm: Option<String>,
+}
+
+/// Index into [`State::finished_by_class`].
+pub fn outcome_class(outcome: Outcome) -> usize {
+    match outcome {
+        Outcome::Completed => 0,
+        Outcome::Failed { .. } | Outcome::NodeLost | Outcome::Rejected => 1,
+        Outcome::Cancelled => 2,
+        Outcome::TimedOut => 3,
+    }
+}
+
+impl State {
+    /// A state before its first command.
+    pub fn new() -> Self {
+        Self { next_job: 1, next_event: 1, ..Self::default() }
+    }
+
+    /// An unfinished job.
+    pub fn job(&self, job: JobId) -> Option<&Arc<Job>> {
+        self.jobs.get(&job)
+    }
+
+    /// A node by name.
+    pub fn node_named(&self, name: &str) -> Option<&Arc<Node>> {
+        self.node_ids.get(name).and_then(|id| self.nodes.get(id))
+    }
+}

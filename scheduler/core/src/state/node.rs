@@ -1,0 +1,64 @@
+//! A node's replicated record.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use berth_types::api::Drain;
+use berth_types::{JobId, NodeId, NodeSpec, NodeState};
+use serde::{Deserialize, Serialize};
+
+/// What is used of one GPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuUse {
+    /// Held by tasks, in thousandths.
+    pub milligpu: u32,
+    /// Kept by reservations, in thousandths.
+    pub reserved: u32,
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its id.
+    pub id: NodeId,
+    /// What it offers.
+    pub spec: Arc<NodeSpec>,
+    /// The newest registration's incarnation.
+    pub incarnation: u64,
+    /// True once it was marked lost, until it registers again.
+    pub lost: bool,
+    /// True once a lost node has been fenced.
+    pub fenced: bool,
+    /// Set while it is out of service.
+    pub drain: Option<Drain>,
+    /// Since when it is in this state.
+    pub since_ms: u64,
+    /// For people: why it is lost.
+    pub reason: String,
+    /// Use of each GPU, by index. Derived from attempts and reservations.
+    pub gpus: Vec<GpuUse>,
+    /// CPUs in use, in thousandths (reservations included). Derived.
+    pub used_millicpu: u32,
+    /// Memory in use (reservations included). Derived.
+    pub used_mem_bytes: u64,
+    /// Tasks that hold resources here, per job. Derived.
+    pub jobs: BTreeMap<JobId, u32>,
+    /// Ports leased to gangs. Derived.
+    pub ports: BTreeMap<u16, JobId>,
+}
+
+impl Node {
+    /// Whether it can be used.
+    pub fn state(&self) -> NodeState {
+        match (self.lost, &self.drain) {
+            (true, _) => NodeState::Lost,
+            (false, Some(_)) => NodeState::Draining,
+            (false, None) => NodeState::Ready,
+        }
+    }
+
+    /// True if new tasks may be placed here.
+    pub fn is_schedulable(&self) -> bool {
+        self.state() == NodeState::Ready
+    }
+}
