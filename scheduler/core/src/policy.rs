@@ -22,6 +22,8 @@ pub trait Policy: Send {
 pub struct View {
     /// Round number of this leader.
     pub round: u64,
+    /// Seed of this round's randomness.
+    pub seed: u64,
     /// Now, by the leader's clock, at least state time.
     pub now_ms: u64,
     /// The replicated state.

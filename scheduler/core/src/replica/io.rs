@@ -8,7 +8,8 @@ use berth_types::api::{Event, JobFilter, MasterInfo, Request, Response};
 use berth_types::{AgentReport, Directive, JobId, MasterId, NodeSpec};
 use bytes::Bytes;
 
-use crate::policy::{Proposal, View};
+use crate::planner::Plan;
+use crate::policy::View;
 use crate::replica::peer::PeerMessage;
 use crate::state::{FinishedJob, State};
 
@@ -69,12 +70,13 @@ pub enum Input {
         /// Which.
         session: u64,
     },
-    /// The policy answered; `None` if it was late, failed or panicked.
+    /// The policy answered and the planner made a plan of it, outside the event loop, with
+    /// [`planner::decide`](crate::planner::decide).
     PolicyAnswer {
         /// The round that asked.
         round: u64,
-        /// What it proposes.
-        proposal: Option<Proposal>,
+        /// The plan; `None` if the policy was late, failed or panicked (then the shell has used no fallback either).
+        plan: Option<Box<Plan>>,
     },
     /// Answer to [`Effect::LookUpHistory`].
     HistoryFound {
@@ -120,7 +122,8 @@ pub enum Effect {
         /// Where the leader listens, if known.
         leader: Option<MasterInfo>,
     },
-    /// Ask the policy and feed [`Input::PolicyAnswer`].
+    /// Ask the policy with [`planner::decide`](crate::planner::decide), off the event loop, and feed
+    /// [`Input::PolicyAnswer`].
     AskPolicy {
         /// Repeated in the answer.
         round: u64,
