@@ -26,6 +26,7 @@ demo: prerequisites $(STAMP) ## train on real data while a leader and an agent a
 test: prerequisites ## every check, then every test; ends with the runner's summary
 	@$(CARGO) xtask tools
 	@$(MAKE) sdk-test
+	@$(MAKE) demo-check
 	@$(CARGO) xtask ci
 	@# Tests with real processes start these.
 	@$(CARGO) build --quiet --locked --bins
@@ -38,7 +39,7 @@ sdk-test: ## tests of the Python package, standard library only
 	@PYTHONPATH=sdk/python $(PYTHON) -m unittest discover --start-directory sdk/python/tests
 
 demo-check: prerequisites $(STAMP) ## the demo's training job by itself: kill, resume, compare
-	@PYTHONPATH=sdk/python $(VENV)/bin/python -m unittest discover --start-directory examples/digits --pattern 'test_*.py' --verbose
+	@PYTHONPATH=sdk/python $(VENV)/bin/python -m unittest discover --start-directory examples/digits --pattern 'test_*.py'
 
 venv: $(STAMP) ## the demo's Python packages, into .deps/venv
 
