@@ -1,6 +1,6 @@
 //! The steps of `cargo xtask ci`: what each runs, how long it took, and a clear list of what failed.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
@@ -78,11 +78,29 @@ pub(crate) fn with_daemons(binary: &str, args: &[String]) -> anyhow::Result<()> 
     must_succeed(run)
 }
 
+/// Names the places only: the whole difference of a large change would hide the other steps.
 fn fmt() -> anyhow::Result<Vec<String>> {
-    faults_of(
-        tools::cargo().args(["fmt", "--all", "--check"]),
-        "run `cargo fmt --all`",
-    )
+    let mut command = tools::cargo();
+    command
+        .args(["fmt", "--all", "--check", "--", "--color", "never"])
+        .stderr(Stdio::inherit());
+    let output = command.output().context("cannot start cargo fmt")?;
+    let root = crate::house::root();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut faults: Vec<String> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("Diff in "))
+        .map(|place| {
+            place
+                .trim_end_matches(':')
+                .replace(&format!("{}/", root.display()), "")
+        })
+        .map(|place| format!("{place}: run `cargo fmt --all`"))
+        .collect();
+    if !output.status.success() && faults.is_empty() {
+        faults.push("cargo fmt failed; see above".to_owned());
+    }
+    Ok(faults)
 }
 
 /// No `--workspace`: the default members are what everybody builds.

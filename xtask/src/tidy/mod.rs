@@ -9,7 +9,7 @@ mod sources;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 use crate::house::root;
 
@@ -21,6 +21,9 @@ const EMPTY_NAMES: &[&str] = &["utils", "util", "common", "helpers", "helper", "
 
 /// Text files in which a leftover marker is looked for. Prose may name the markers.
 const CODE_EXTENSIONS: &[&str] = &["rs", "py", "proto", "sh", "toml"];
+
+/// Directories that hold what was built or installed, never sources.
+const BUILD_RESULTS: &[&str] = &[".git", "target", ".deps", "__pycache__", ".venv"];
 
 /// Checks every file and returns the faults as `path:line: what`.
 pub(crate) fn check() -> anyhow::Result<Vec<String>> {
@@ -88,39 +91,75 @@ fn has_empty_name(file: &Path) -> bool {
 }
 
 /// What git tracks, plus what it would track: a new file is checked before it is added.
+/// Without git (an unpacked archive, a checkout that belongs to somebody else) everything but build results.
 fn files(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let output = Command::new("git")
-        .args([
-            "ls-files",
-            "-z",
-            "--cached",
-            "--others",
-            "--exclude-standard",
-        ])
-        .current_dir(root)
-        .output()
-        .context("cannot start git")?;
-    if !output.status.success() {
-        bail!(
-            "git ls-files failed: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
-    let list = String::from_utf8(output.stdout).context("a file name is not UTF-8")?;
-    let mut files: Vec<PathBuf> = list
-        .split('\0')
-        .filter(|name| !name.is_empty())
-        .map(PathBuf::from)
-        .collect();
+    let mut files = match git_files(root) {
+        Some(files) => files,
+        None => {
+            let mut files = Vec::new();
+            walk(root, Path::new(""), &mut files)?;
+            files
+        }
+    };
     files.retain(|file| root.join(file).is_file());
     files.sort();
     files.dedup();
     Ok(files)
 }
 
+fn git_files(root: &Path) -> Option<Vec<PathBuf>> {
+    let arguments = [
+        "ls-files",
+        "-z",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+    ];
+    let output = Command::new("git")
+        .args(arguments)
+        .current_dir(root)
+        .output()
+        .ok()?;
+    let list = String::from_utf8(output.stdout).ok()?;
+    let files = list
+        .split('\0')
+        .filter(|name| !name.is_empty())
+        .map(PathBuf::from);
+    output.status.success().then(|| files.collect())
+}
+
+fn walk(root: &Path, directory: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(root.join(directory))? {
+        let entry = entry?;
+        let path = directory.join(entry.file_name());
+        if !entry.file_type()?.is_dir() {
+            files.push(path);
+        } else if !entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| BUILD_RESULTS.contains(&name))
+        {
+            walk(root, &path, files)?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_git_the_same_sources_are_found() {
+        let root = root();
+        let mut walked = Vec::new();
+        walk(&root, Path::new("xtask"), &mut walked).unwrap();
+        assert!(
+            walked.contains(&PathBuf::from("xtask/src/tidy/mod.rs")),
+            "{walked:?}"
+        );
+        assert!(!walked.iter().any(|file| file.starts_with("target")));
+    }
 
     #[test]
     fn names_that_say_nothing_are_found_as_file_and_as_directory() {
