@@ -1,0 +1,58 @@
+//! What the leader hears: full inventories and progress.
+
+use berth_types::{TaskEvent, TaskExit, TaskKey};
+
+use crate::core::AgentCore;
+use crate::facts::damaged_events;
+use crate::task::{Progress, Task};
+
+impl AgentCore {
+    /// The state of every task, and everything else that a leader must know and has not acknowledged.
+    pub(crate) fn inventory(&mut self) -> Vec<TaskEvent> {
+        let mut events = Vec::with_capacity(self.tasks.len());
+        for ((job, _), attempt) in &self.checkpoints {
+            events.extend(attempt.unrecorded(*job));
+        }
+        for (key, task) in &mut self.tasks {
+            events.extend(damaged_events(*key, task));
+            events.extend(task.progress.as_mut().map(|p| progress_event(*key, p)));
+            events.push(TaskEvent::State(*key, task.inventory()));
+        }
+        events
+    }
+
+    /// Queues the progress that is not reported yet.
+    pub(crate) fn report_progress(&mut self) {
+        for (key, task) in &mut self.tasks {
+            if let Task {
+                progress: Some(progress),
+                ..
+            } = task
+                && progress.fresh
+            {
+                self.events.push(progress_event(*key, progress));
+            }
+        }
+    }
+}
+
+fn progress_event(key: TaskKey, progress: &mut Progress) -> TaskEvent {
+    progress.fresh = false;
+    TaskEvent::Progress {
+        key,
+        step: progress.step,
+        samples: progress.samples,
+        loss_micros: progress.loss_micros,
+        step_us: progress.step_us,
+    }
+}
+
+/// The record of a task that vanished with its keeper.
+pub(crate) fn lost_with_keeper(at_ms: u64) -> TaskExit {
+    TaskExit {
+        code: -1,
+        at_ms,
+        reason: "lost with the keeper".into(),
+        node_fault: true,
+    }
+}
