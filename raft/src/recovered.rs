@@ -46,7 +46,8 @@ impl Recovered {
             self.entries.clear();
         }
         if let Some(first) = batch.entries.first() {
-            self.entries.retain(|e| e.index < first.index);
+            let keep = self.entries.partition_point(|e| e.index < first.index);
+            self.entries.truncate(keep);
             self.entries.extend(batch.entries.iter().cloned());
         }
         if let Some(hard_state) = batch.hard_state {
@@ -59,7 +60,8 @@ impl Recovered {
             self.snapshot = Some(snapshot.clone());
         }
         if let Some(to) = batch.compact_to {
-            self.entries.retain(|e| e.index > to);
+            let gone = self.entries.partition_point(|e| e.index <= to);
+            self.entries.drain(..gone);
         }
     }
 
