@@ -365,7 +365,7 @@ impl GroupSpec {
     }
 }
 
-fn name_faults(field: &str, name: &str, faults: &mut Vec<Fault>) {
+pub(crate) fn name_faults(field: &str, name: &str, faults: &mut Vec<Fault>) {
     if name.is_empty() {
         faults.push(Fault::new(field, "empty", "give a name"));
     } else if name.len() > MAX_NAME_LEN {

@@ -1,1 +1,180 @@
-//! codec
+//! Bytes of the log, of snapshots and of the history: a version, then postcard.
+//!
+//! What was written once must read the same for ever, so the lists of [`Command`] and of everything inside are
+//! append-only, and golden bytes hold them. An entry that this binary does not know ([`CodecError::UnknownCommand`],
+//! [`CodecError::Version`]) stops a replica from applying: skipping what a newer leader wrote would tear the masters
+//! apart.
+//!
+//! Decoding never panics and never allocates more than a small multiple of what it was given.
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use crate::command::{Command, LogEntry, ProposalTag};
+use crate::state::{FinishedJob, State};
+
+/// Format of log entries written now.
+pub const ENTRY_VERSION: u8 = 1;
+/// Format of states written now.
+pub const STATE_VERSION: u8 = 1;
+/// Format of finished jobs written now.
+pub const FINISHED_VERSION: u8 = 1;
+/// Largest entry that is read.
+pub const MAX_ENTRY_BYTES: usize = 1 << 20;
+/// Commands known to this binary; their numbers in the log are below.
+const COMMANDS: u32 = 16;
+
+/// Bytes that are not what they should be.
+#[derive(Debug, Error)]
+pub enum CodecError {
+    /// Nothing at all.
+    #[error("{0} without content")]
+    Empty(&'static str),
+    /// Longer than anything written.
+    #[error("entry of {0} bytes, more than {MAX_ENTRY_BYTES}")]
+    TooLong(usize),
+    /// Written by a newer binary.
+    #[error("{what} in format {found}; this binary reads {known}: upgrade it")]
+    Version {
+        /// Of what.
+        what: &'static str,
+        /// Found.
+        found: u8,
+        /// Known.
+        known: u8,
+    },
+    /// A command of a newer binary.
+    #[error("command {0} is unknown to this binary: upgrade it")]
+    UnknownCommand(u32),
+    /// Damaged.
+    #[error("{what} is damaged")]
+    Damaged {
+        /// Of what.
+        what: &'static str,
+        /// How.
+        #[source]
+        source: postcard::Error,
+    },
+    /// More bytes than content.
+    #[error("{what} is followed by {bytes} unexpected bytes")]
+    Trailing {
+        /// Of what.
+        what: &'static str,
+        /// How many.
+        bytes: usize,
+    },
+}
+
+/// A log entry as bytes.
+pub fn encode_entry(entry: &LogEntry) -> Bytes {
+    encode(ENTRY_VERSION, entry)
+}
+
+/// Reads a log entry.
+pub fn decode_entry(bytes: &[u8]) -> Result<LogEntry, CodecError> {
+    const WHAT: &str = "log entry";
+    if bytes.len() > MAX_ENTRY_BYTES {
+        return Err(CodecError::TooLong(bytes.len()));
+    }
+    let body = body(bytes, WHAT, ENTRY_VERSION)?;
+    let (head, mut rest) = take::<(ProposalTag, u64, u32)>(body, WHAT)?;
+    let (tag, stamp_ms, count) = head;
+    // Each command takes at least one byte, so a count beyond what is left is a lie that costs nothing.
+    let capacity = usize::try_from(count).unwrap_or(0).min(rest.len() / 8);
+    let mut commands = Vec::with_capacity(capacity);
+    for _ in 0..count {
+        let (number, _) = take::<u32>(rest, WHAT)?;
+        if number >= COMMANDS {
+            return Err(CodecError::UnknownCommand(number));
+        }
+        let (command, after) = take::<Command>(rest, WHAT)?;
+        commands.push(command);
+        rest = after;
+    }
+    finish(rest, WHAT)?;
+    Ok(LogEntry {
+        tag,
+        stamp_ms,
+        commands,
+    })
+}
+
+/// The state as bytes, without what [`State::rebuild_derived`] builds.
+pub fn encode_state(state: &State) -> Bytes {
+    encode(STATE_VERSION, state)
+}
+
+/// Reads a state and builds its derived parts.
+pub fn decode_state(bytes: &[u8]) -> Result<State, CodecError> {
+    let mut state: State = decode(bytes, "state", STATE_VERSION)?;
+    state.rebuild_derived();
+    Ok(state)
+}
+
+/// A finished job as bytes.
+pub fn encode_finished(job: &FinishedJob) -> Bytes {
+    encode(FINISHED_VERSION, job)
+}
+
+/// Reads a finished job.
+pub fn decode_finished(bytes: &[u8]) -> Result<FinishedJob, CodecError> {
+    decode(bytes, "finished job", FINISHED_VERSION)
+}
+
+/// First 16 bytes of the SHA-256 of a spec's encoding: tells whether a repeated key carries the same payload.
+pub fn spec_hash(spec: &berth_types::JobSpec) -> u128 {
+    let bytes = postcard::to_stdvec(spec).expect("plain data in memory serialises");
+    let digest = Sha256::digest(&bytes);
+    let mut first = [0; 16];
+    first.copy_from_slice(&digest[..16]);
+    u128::from_be_bytes(first)
+}
+
+impl State {
+    /// SHA-256 of the encoded state: equal on all masters that applied the same log.
+    pub fn digest(&self) -> [u8; 32] {
+        Sha256::digest(encode_state(self)).into()
+    }
+}
+
+fn encode<T: serde::Serialize>(version: u8, value: &T) -> Bytes {
+    let bytes = postcard::to_extend(value, vec![version]);
+    bytes.expect("plain data in memory serialises").into()
+}
+
+fn decode<T: serde::de::DeserializeOwned>(
+    bytes: &[u8],
+    what: &'static str,
+    version: u8,
+) -> Result<T, CodecError> {
+    let (value, rest) = take(body(bytes, what, version)?, what)?;
+    finish(rest, what)?;
+    Ok(value)
+}
+
+fn body<'a>(bytes: &'a [u8], what: &'static str, known: u8) -> Result<&'a [u8], CodecError> {
+    match bytes.split_first() {
+        None => Err(CodecError::Empty(what)),
+        Some((found, body)) if *found == known => Ok(body),
+        Some((found, _)) => Err(CodecError::Version {
+            what,
+            found: *found,
+            known,
+        }),
+    }
+}
+
+fn take<'a, T: serde::de::Deserialize<'a>>(
+    bytes: &'a [u8],
+    what: &'static str,
+) -> Result<(T, &'a [u8]), CodecError> {
+    postcard::take_from_bytes(bytes).map_err(|source| CodecError::Damaged { what, source })
+}
+
+fn finish(rest: &[u8], what: &'static str) -> Result<(), CodecError> {
+    match rest.len() {
+        0 => Ok(()),
+        bytes => Err(CodecError::Trailing { what, bytes }),
+    }
+}

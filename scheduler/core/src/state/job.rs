@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use berth_types::{
-    Attempt, AttemptPhase, CheckpointRecord, Epoch, JobId, JobSpec, JobState, NodeId, Outcome, PastAttempt, Progress,
-    TaskPlacement,
+    Attempt, AttemptEnd, AttemptPhase, CheckpointRecord, Epoch, JobId, JobSpec, JobState, NodeId,
+    Outcome, PastAttempt, Progress, TaskPlacement,
 };
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,15 @@ pub struct Job {
     pub past: Vec<PastAttempt>,
     /// Restarts charged to the budget.
     pub restarts: u32,
+    /// Attempts that ended because a node was lost; not charged, but bounded.
+    pub node_losses: u32,
+    /// Attempts in a row that a node could not start; reset once an attempt runs.
+    pub start_faults: u32,
+    /// Attempts that asked to be queued again by their exit code; not charged, but bounded.
+    pub requeues: u32,
+    /// First failure of a task that does not stop its attempt (a group that is no gang): the attempt's end once the
+    /// other tasks have ended by themselves.
+    pub failure: Option<Box<AttemptEnd>>,
     /// Not to be placed before this time.
     pub not_before_ms: u64,
     /// Waits for lost nodes, if it does.
@@ -95,9 +104,35 @@ pub struct FinishedJob {
 }
 
 impl Job {
+    /// A job that was just accepted.
+    pub fn new(id: JobId, spec: Arc<JobSpec>, submitted_ms: u64) -> Self {
+        Self {
+            id,
+            spec,
+            submitted_ms,
+            first_started_ms: None,
+            epoch: Epoch(0),
+            attempt: None,
+            past: Vec::new(),
+            restarts: 0,
+            node_losses: 0,
+            start_faults: 0,
+            requeues: 0,
+            failure: None,
+            not_before_ms: 0,
+            fencing: None,
+            checkpoints: Vec::new(),
+            progress: None,
+            attained_gpu_ms: 0,
+        }
+    }
+
     /// Sort key among pending jobs.
     pub fn pending_key(&self) -> PendingKey {
-        PendingKey { priority: Reverse(self.spec.priority), job: self.id }
+        PendingKey {
+            priority: Reverse(self.spec.priority),
+            job: self.id,
+        }
     }
 
     /// True if it waits for resources (its back-off may still run).

@@ -5,8 +5,11 @@
 //!
 //! Invariants are re-derived by [`check`](crate::check). Finished jobs are not here: they leave for the history.
 
+mod derive;
 mod job;
 mod node;
+mod shape;
+mod usage;
 
 use std::sync::Arc;
 
@@ -15,8 +18,10 @@ use berth_types::{JobId, MasterId, NodeId, Outcome};
 use imbl::{OrdMap, OrdSet, Vector};
 use serde::{Deserialize, Serialize};
 
-pub use job::{FinishedJob, Fencing, Job, PendingKey, Reservation};
+pub use job::{Fencing, FinishedJob, Job, MAX_PAST, PendingKey, Reservation};
 pub use node::{GpuUse, Node};
+pub use shape::NodeShape;
+pub(crate) use usage::Claim;
 
 /// Newest events kept in the state; older ones are forgotten.
 pub const MAX_EVENTS: usize = 10_000;
@@ -50,13 +55,19 @@ pub struct State {
     /// Unfinished jobs.
     pub jobs: OrdMap<JobId, Arc<Job>>,
     /// Jobs that wait for resources, in the order of their turn. Derived from `jobs`.
+    #[serde(skip)]
     pub pending: OrdSet<PendingKey>,
     /// Jobs with a current attempt. Derived from `jobs`.
+    #[serde(skip)]
     pub active: OrdSet<JobId>,
     /// All nodes ever seen.
     pub nodes: OrdMap<NodeId, Arc<Node>>,
-    /// Node names.
+    /// Node names. Derived from `nodes`.
+    #[serde(skip)]
     pub node_ids: OrdMap<String, NodeId>,
+    /// How many nodes there are of each shape, lost and draining ones included. Derived from `nodes`.
+    #[serde(skip)]
+    pub shapes: OrdMap<Arc<NodeShape>, u32>,
     /// GPUs kept for jobs whose evictions are under way.
     pub reservations: OrdMap<JobId, Arc<Reservation>>,
     /// Idempotency keys; UUIDv7 keys sort by age.
@@ -71,7 +82,9 @@ pub struct State {
     pub events: Vector<Arc<Event>>,
     /// Sequence number of the next event.
     pub next_event: u64,
-    /// A broken invariant that stopped scheduling.
+    /// A broken invariant that stopped scheduling. Set by the replica that saw it, for itself: neither replicated nor
+    /// read by [`apply`](crate::apply).
+    #[serde(skip)]
     pub alarm: Option<String>,
 }
 
@@ -88,7 +101,11 @@ pub fn outcome_class(outcome: Outcome) -> usize {
 impl State {
     /// A state before its first command.
     pub fn new() -> Self {
-        Self { next_job: 1, next_event: 1, ..Self::default() }
+        Self {
+            next_job: 1,
+            next_event: 1,
+            ..Self::default()
+        }
     }
 
     /// An unfinished job.

@@ -1,6 +1,6 @@
 //! A node's replicated record.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use berth_types::api::Drain;
@@ -36,18 +36,52 @@ pub struct Node {
     /// For people: why it is lost.
     pub reason: String,
     /// Use of each GPU, by index. Derived from attempts and reservations.
+    #[serde(skip)]
     pub gpus: Vec<GpuUse>,
     /// CPUs in use, in thousandths (reservations included). Derived.
+    #[serde(skip)]
     pub used_millicpu: u32,
     /// Memory in use (reservations included). Derived.
+    #[serde(skip)]
     pub used_mem_bytes: u64,
     /// Tasks that hold resources here, per job. Derived.
+    #[serde(skip)]
     pub jobs: BTreeMap<JobId, u32>,
     /// Ports leased to gangs. Derived.
+    #[serde(skip)]
     pub ports: BTreeMap<u16, JobId>,
+    /// Jobs whose [`Fencing`](super::Fencing) names this node. Derived.
+    #[serde(skip)]
+    pub fencing_jobs: BTreeSet<JobId>,
 }
 
 impl Node {
+    /// A node that registers for the first time.
+    pub fn new(id: NodeId, spec: Arc<NodeSpec>, incarnation: u64, now_ms: u64) -> Self {
+        let gpus = vec![GpuUse::default(); spec.gpus.len()];
+        Self {
+            id,
+            spec,
+            incarnation,
+            lost: false,
+            fenced: false,
+            drain: None,
+            since_ms: now_ms,
+            reason: String::new(),
+            gpus,
+            used_millicpu: 0,
+            used_mem_bytes: 0,
+            jobs: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            fencing_jobs: BTreeSet::new(),
+        }
+    }
+
+    /// Its name, for people.
+    pub fn name(&self) -> &str {
+        &self.spec.name
+    }
+
     /// Whether it can be used.
     pub fn state(&self) -> NodeState {
         match (self.lost, &self.drain) {

@@ -1,0 +1,171 @@
+//! Why a command was refused.
+
+use berth_types::api::{ApiError, ErrorKind};
+use berth_types::{Epoch, Fault, JobId, MasterId, NodeId};
+use thiserror::Error;
+
+use super::PlanFault;
+use crate::state::KEY_WINDOW_MS;
+
+/// Why a command (or a bundle of a plan) was refused. Nothing changed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Rejection {
+    /// The cluster has its identity already, or was to get none.
+    #[error("the cluster is bootstrapped already")]
+    AlreadyBootstrapped,
+    /// A bootstrap without id or masters.
+    #[error("a cluster needs an id other than 0 and at least one master")]
+    BadBootstrap,
+    /// Not a UUIDv7.
+    #[error("the idempotency key {0:032x} is no UUIDv7")]
+    KeyMalformed(u128),
+    /// The key was used for another payload.
+    #[error("the idempotency key was used for another job, {0}")]
+    KeyReused(JobId),
+    /// The key's time lies before the window that is remembered.
+    #[error("the idempotency key is {0} ms too old: whether it was used before is no longer known")]
+    KeyExpired(u64),
+    /// The key's time lies too far ahead of the cluster's.
+    #[error("the idempotency key's time is {0} ms ahead of the cluster's clock")]
+    KeyFromFuture(u64),
+    /// The spec is wrong by itself.
+    #[error("the job has {} faults, first: {}", .0.len(), .0.first().map(ToString::to_string).unwrap_or_default())]
+    BadSpec(Vec<Fault>),
+    /// Too many unfinished jobs.
+    #[error("{0} unfinished jobs are the limit")]
+    QueueFull(usize),
+    /// No job has this id.
+    #[error("job {0} does not exist")]
+    NoSuchJob(JobId),
+    /// The job is over.
+    #[error("job {0} is over")]
+    AlreadyFinished(JobId),
+    /// The job did not ask to be started now or rejected, or it has been started.
+    #[error("job {0} is not one that is to be rejected")]
+    NotRejectable(JobId),
+    /// The attempt is not the job's current one.
+    #[error("epoch {epoch} of job {job} is over")]
+    StaleEpoch {
+        /// The job.
+        job: JobId,
+        /// The epoch that was meant.
+        epoch: Epoch,
+    },
+    /// The attempt has no limit, or time left.
+    #[error("the attempt of job {0} has time left")]
+    NotExpired(JobId),
+    /// No node has this id.
+    #[error("node {0} does not exist")]
+    NoSuchNode(NodeId),
+    /// The node is not lost.
+    #[error("node {0} is in contact")]
+    NodeNotLost(NodeId),
+    /// What the node offers is wrong by itself.
+    #[error("the node has {} faults, first: {}", .0.len(), .0.first().map(ToString::to_string).unwrap_or_default())]
+    BadNode(Vec<Fault>),
+    /// Too many nodes.
+    #[error("{0} nodes are the limit")]
+    TooManyNodes(usize),
+    /// The checkpoint is wrong by itself.
+    #[error("the checkpoint of job {job} is refused: {what}")]
+    BadCheckpoint {
+        /// The job.
+        job: JobId,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// No such checkpoint is registered.
+    #[error("job {job} has no checkpoint of epoch {epoch} at step {step}")]
+    NoSuchCheckpoint {
+        /// The job.
+        job: JobId,
+        /// The attempt that wrote it.
+        epoch: Epoch,
+        /// Its step.
+        step: u64,
+    },
+    /// No master has this id, or it has no address.
+    #[error("master {0} is unknown or has no address")]
+    BadMaster(MasterId),
+    /// The cluster's version never goes back.
+    #[error("the cluster is at version {0} already")]
+    VersionBehind(u32),
+    /// A bundle of a plan does not hold.
+    #[error(transparent)]
+    Plan(#[from] PlanFault),
+}
+
+impl Rejection {
+    /// The error that a caller sees.
+    pub fn to_api(&self) -> ApiError {
+        use ErrorKind::{
+            AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted,
+        };
+        let (kind, reason, hint) = match self {
+            Rejection::BadSpec(faults) => {
+                return ApiError::faults("INVALID_JOB", faults.clone());
+            }
+            Rejection::BadNode(faults) => {
+                return ApiError::faults("INVALID_NODE", faults.clone());
+            }
+            Rejection::AlreadyBootstrapped => (AlreadyExists, "ALREADY_BOOTSTRAPPED", ""),
+            Rejection::BadBootstrap => (InvalidArgument, "INVALID_BOOTSTRAP", ""),
+            Rejection::KeyMalformed(_) => (
+                InvalidArgument,
+                "KEY_MALFORMED",
+                "draw a UUIDv7 for each submission",
+            ),
+            Rejection::KeyReused(_) => (
+                AlreadyExists,
+                "KEY_REUSED",
+                "draw a new key for a job that differs in any way",
+            ),
+            Rejection::KeyExpired(_) => (
+                FailedPrecondition,
+                "KEY_EXPIRED",
+                "look for the job with `berth jobs`, then submit with a new key; check this machine's clock",
+            ),
+            Rejection::KeyFromFuture(_) => (
+                InvalidArgument,
+                "KEY_FROM_FUTURE",
+                "check the clocks of this machine and of the masters",
+            ),
+            Rejection::QueueFull(_) => (
+                ResourceExhausted,
+                "QUEUE_FULL",
+                "wait until jobs have finished",
+            ),
+            Rejection::NoSuchJob(_) => {
+                (NotFound, "JOB_NOT_FOUND", "see `berth jobs` for known ids")
+            }
+            Rejection::AlreadyFinished(_) => (FailedPrecondition, "JOB_FINISHED", ""),
+            Rejection::NotRejectable(_) => (FailedPrecondition, "JOB_NOT_REJECTABLE", ""),
+            Rejection::StaleEpoch { .. } => (FailedPrecondition, "STALE_EPOCH", ""),
+            Rejection::NotExpired(_) => (FailedPrecondition, "NOT_EXPIRED", ""),
+            Rejection::NoSuchNode(_) => (
+                NotFound,
+                "NODE_NOT_FOUND",
+                "see `berth nodes` for known names",
+            ),
+            Rejection::NodeNotLost(_) => (
+                FailedPrecondition,
+                "NODE_NOT_LOST",
+                "only a lost node can be fenced; use `berth drain` to empty one",
+            ),
+            Rejection::TooManyNodes(_) => (ResourceExhausted, "TOO_MANY_NODES", ""),
+            Rejection::BadCheckpoint { .. } => (InvalidArgument, "INVALID_CHECKPOINT", ""),
+            Rejection::NoSuchCheckpoint { .. } => (NotFound, "CHECKPOINT_NOT_FOUND", ""),
+            Rejection::BadMaster(_) => (
+                NotFound,
+                "MASTER_NOT_FOUND",
+                "see `berth masters` for known ids",
+            ),
+            Rejection::VersionBehind(_) => (FailedPrecondition, "VERSION_BEHIND", ""),
+            Rejection::Plan(_) => (FailedPrecondition, "STALE_PLAN", ""),
+        };
+        ApiError::new(kind, reason, self.to_string(), hint)
+    }
+
+    /// Length of the window in which a submission may be repeated, for hints.
+    pub const KEY_WINDOW_MS: u64 = KEY_WINDOW_MS;
+}
