@@ -1,0 +1,196 @@
+//! Request shapes: jobs that ask for the same are looked at once.
+//!
+//! Within a round nothing is freed, so a shape that did not fit cannot fit later in the round. Ten thousand pending
+//! jobs of a dozen shapes cost a dozen searches.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use berth_types::{GroupSpec, JobSpec, Resources};
+
+use super::class::Class;
+
+/// Number of a shape in its [`Shapes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ShapeId(pub(super) u32);
+
+/// What a job asks for, and which classes of nodes can give it.
+#[derive(Clone, Debug)]
+pub struct Shape<'a> {
+    /// The groups, in the spec's order.
+    pub groups: &'a [GroupSpec],
+    /// By group, then by class.
+    pub(super) matches: Vec<Vec<GpuMatch>>,
+}
+
+/// Which GPUs of a class's nodes suit a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum GpuMatch {
+    /// The class does not suit at all.
+    No,
+    /// Every one.
+    All,
+    /// Those marked, by index.
+    Some(Vec<bool>),
+}
+
+impl GpuMatch {
+    pub(super) fn suits(&self, gpu: usize) -> bool {
+        match self {
+            GpuMatch::No => false,
+            GpuMatch::All => true,
+            GpuMatch::Some(marks) => marks.get(gpu).copied().unwrap_or(false),
+        }
+    }
+
+    pub(super) fn of(group: &GroupSpec, class: &Class<'_>) -> Self {
+        let labels_hold =
+            (group.node_labels.iter()).all(|(name, value)| class.labels.get(name) == Some(value));
+        if !labels_hold {
+            return GpuMatch::No;
+        }
+        if group.resources.milligpu == 0 {
+            return GpuMatch::All;
+        }
+        let marks: Vec<bool> = class
+            .gpus
+            .iter()
+            .map(|gpu| gpu_suits(&group.resources, &gpu.model, gpu.mem_bytes))
+            .collect();
+        let suiting = marks.iter().filter(|&&suits| suits).count();
+        if suiting < group.resources.devices() as usize {
+            GpuMatch::No
+        } else if suiting == marks.len() {
+            GpuMatch::All
+        } else {
+            GpuMatch::Some(marks)
+        }
+    }
+}
+
+/// True if a GPU of this model and memory is one that the request accepts.
+pub(super) fn gpu_suits(resources: &Resources, model: &str, mem_bytes: u64) -> bool {
+    let types = &resources.gpu_types;
+    mem_bytes >= resources.gpu_mem_bytes
+        && (types.is_empty() || types.iter().any(|t| t.eq_ignore_ascii_case(model)))
+}
+
+impl Shape<'_> {
+    /// True if every group can run on nodes of this class.
+    pub(super) fn suits_class(&self, class: u32) -> bool {
+        (self.matches.iter()).all(|by_class| by_class[class as usize] != GpuMatch::No)
+    }
+
+    /// Classes that at least one group can use.
+    pub(super) fn classes(&self) -> impl Iterator<Item = u32> + '_ {
+        let count = self.matches.first().map_or(0, Vec::len);
+        (0u32..).take(count).filter(|&class| {
+            (self.matches.iter()).any(|by_class| by_class[class as usize] != GpuMatch::No)
+        })
+    }
+
+    /// Fewest workers by group.
+    pub(super) fn least(&self) -> Vec<u32> {
+        self.groups.iter().map(|group| group.min_workers).collect()
+    }
+}
+
+/// The shapes met in a round.
+#[derive(Debug, Default)]
+pub struct Shapes<'a> {
+    by_request: BTreeMap<Request<'a>, ShapeId>,
+    shapes: Vec<Shape<'a>>,
+}
+
+impl<'a> Shapes<'a> {
+    /// No shapes yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The shape of a spec, against the classes of `capacity`.
+    pub fn intern(&mut self, spec: &'a JobSpec, capacity: &super::Capacity<'a>) -> ShapeId {
+        let request = Request(&spec.groups);
+        if let Some(id) = self.by_request.get(&request) {
+            return *id;
+        }
+        let matches = (spec.groups.iter())
+            .map(|group| {
+                (capacity.classes.iter())
+                    .map(|class| GpuMatch::of(group, class))
+                    .collect()
+            })
+            .collect();
+        let id = ShapeId(u32::try_from(self.shapes.len()).unwrap_or(u32::MAX));
+        self.by_request.insert(request, id);
+        self.shapes.push(Shape {
+            groups: &spec.groups,
+            matches,
+        });
+        id
+    }
+
+    /// A shape by its number.
+    pub fn get(&self, id: ShapeId) -> &Shape<'a> {
+        &self.shapes[id.0 as usize]
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.shapes.len()
+    }
+
+    /// True if there is none.
+    pub fn is_empty(&self) -> bool {
+        self.shapes.is_empty()
+    }
+}
+
+/// Sort key that makes equal requests equal: everything of the groups that bears on placement.
+#[derive(Clone, Copy, Debug)]
+struct Request<'a>(&'a [GroupSpec]);
+
+impl Request<'_> {
+    fn cmp_group(a: &GroupSpec, b: &GroupSpec) -> Ordering {
+        let numbers = |g: &GroupSpec| {
+            let r = &g.resources;
+            let workers = (g.min_workers, g.max_workers);
+            (
+                r.milligpu,
+                workers,
+                r.millicpu,
+                r.mem_bytes,
+                r.gpu_mem_bytes,
+            )
+        };
+        numbers(a)
+            .cmp(&numbers(b))
+            .then_with(|| a.resources.gpu_types.cmp(&b.resources.gpu_types))
+            .then_with(|| a.node_labels.cmp(&b.node_labels))
+    }
+}
+
+impl Ord for Request<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.len().cmp(&other.0.len()).then_with(|| {
+            (self.0.iter().zip(other.0))
+                .map(|(a, b)| Self::cmp_group(a, b))
+                .find(|order| order.is_ne())
+                .unwrap_or(Ordering::Equal)
+        })
+    }
+}
+
+impl PartialOrd for Request<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Request<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Request<'_> {}
