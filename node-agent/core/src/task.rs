@@ -16,6 +16,7 @@ use crate::prepare::{DamagedCheckpoint, Prepared};
 
 /// What the agent must know of a running task after its own restart; the keeper holds it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct TaskMemo {
     /// Time between asking the task to stop and killing it.
     pub grace_ms: u64,
