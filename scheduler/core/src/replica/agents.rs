@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use berth_types::{
-    AgentReport, AttemptPhase, Directive, JobId, NodeId, NodeSpec, Progress, TaskEvent, TaskExit, TaskInventory,
-    TaskKey, TaskPhase, Tombstone,
+    AgentReport, AttemptPhase, Directive, JobId, NodeId, NodeSpec, Progress, TaskEvent, TaskExit,
+    TaskInventory, TaskKey, TaskPhase, Tombstone,
 };
 
 use super::{Effect, Replica, launch};
@@ -66,13 +66,22 @@ enum Verdict {
 
 fn judge(state: &State, node: Option<NodeId>, key: TaskKey) -> Verdict {
     let Some(job) = state.job(key.job) else {
-        return if key.job.0 < state.next_job { Verdict::Stale } else { Verdict::Unknown };
+        return if key.job.0 < state.next_job {
+            Verdict::Stale
+        } else {
+            Verdict::Unknown
+        };
     };
     if key.epoch > job.epoch {
         return Verdict::Unknown;
     }
-    let Some(attempt) = job.attempt.as_ref().filter(|a| a.epoch == key.epoch) else { return Verdict::Stale };
-    let here = attempt.tasks.get(key.rank.0 as usize).filter(|t| Some(t.placement.node) == node);
+    let Some(attempt) = job.attempt.as_ref().filter(|a| a.epoch == key.epoch) else {
+        return Verdict::Stale;
+    };
+    let here = attempt
+        .tasks
+        .get(key.rank.0 as usize)
+        .filter(|t| Some(t.placement.node) == node);
     match here {
         Some(task) if matches!(task.phase, TaskPhase::Ended { .. }) => Verdict::Stale,
         Some(_) if matches!(attempt.phase, AttemptPhase::Stopping(_)) => Verdict::Stale,
@@ -83,7 +92,10 @@ fn judge(state: &State, node: Option<NodeId>, key: TaskKey) -> Verdict {
 
 /// True while the state still waits for the end of this task, whether it runs or is being stopped.
 fn is_awaited(state: &State, key: TaskKey) -> bool {
-    let attempt = state.job(key.job).and_then(|job| job.attempt.as_ref()).filter(|a| a.epoch == key.epoch);
+    let attempt = state
+        .job(key.job)
+        .and_then(|job| job.attempt.as_ref())
+        .filter(|a| a.epoch == key.epoch);
     let task = attempt.and_then(|a| a.tasks.get(key.rank.0 as usize));
     task.is_some_and(|t| !matches!(t.phase, TaskPhase::Ended { .. }))
 }
@@ -91,7 +103,10 @@ fn is_awaited(state: &State, key: TaskKey) -> bool {
 impl Agents {
     pub(super) fn new(state: &State, now_ms: u64) -> Self {
         // Nobody has reported to this leader yet: every node gets the full timeout to do so.
-        Agents { heard_ms: state.nodes.keys().map(|node| (*node, now_ms)).collect(), ..Agents::default() }
+        Agents {
+            heard_ms: state.nodes.keys().map(|node| (*node, now_ms)).collect(),
+            ..Agents::default()
+        }
     }
 
     pub(super) fn is_connected(&self, node: NodeId) -> bool {
@@ -103,7 +118,10 @@ impl Agents {
     }
 
     pub(super) fn progress(&self, job: JobId, epoch: berth_types::Epoch) -> Option<Progress> {
-        self.progress.get(&job).filter(|(of, _)| *of == epoch).map(|(_, progress)| *progress)
+        self.progress
+            .get(&job)
+            .filter(|(of, _)| *of == epoch)
+            .map(|(_, progress)| *progress)
     }
 
     /// The desired tasks of these nodes have changed.
@@ -118,7 +136,9 @@ impl Agents {
 
     /// The log has these ends: the agent may forget them.
     fn on_recorded(&mut self, node: NodeId, tasks: &[(TaskKey, TaskInventory)]) {
-        let Some((id, session)) = self.of_node(node) else { return };
+        let Some((id, session)) = self.of_node(node) else {
+            return;
+        };
         for (key, inventory) in tasks {
             if matches!(inventory, TaskInventory::Ended(_)) {
                 session.known.remove(key);
@@ -134,10 +154,22 @@ impl Agents {
             Command::RecordTasks { node, tasks } => self.on_recorded(*node, tasks),
             Command::RecordCheckpoint { job, record } => {
                 let attempt = state.job(*job).and_then(|job| job.attempt.as_ref());
-                let tasks = attempt.filter(|a| a.epoch == record.epoch).map(|a| a.tasks.as_slice()).unwrap_or_default();
-                for node in tasks.iter().map(|t| t.placement.node).collect::<BTreeSet<_>>() {
-                    let Some((id, session)) = self.of_node(node) else { continue };
-                    session.out.checkpoints_recorded.push((*job, record.epoch, record.step));
+                let tasks = attempt
+                    .filter(|a| a.epoch == record.epoch)
+                    .map(|a| a.tasks.as_slice())
+                    .unwrap_or_default();
+                for node in tasks
+                    .iter()
+                    .map(|t| t.placement.node)
+                    .collect::<BTreeSet<_>>()
+                {
+                    let Some((id, session)) = self.of_node(node) else {
+                        continue;
+                    };
+                    session
+                        .out
+                        .checkpoints_recorded
+                        .push((*job, record.epoch, record.step));
                     self.dirty.insert(id);
                 }
             }
@@ -155,9 +187,15 @@ impl Replica {
         if self.lead.is_none() || (theirs != 0 && theirs != own) {
             let reason = match self.lead {
                 None => "this master does not lead".to_owned(),
-                Some(_) => format!("this is cluster {own:016x}, the agent has served {theirs:016x}"),
+                Some(_) => {
+                    format!("this is cluster {own:016x}, the agent has served {theirs:016x}")
+                }
             };
-            out.push(Effect::CloseAgent { session: id, reason, leader: self.leader_info() });
+            out.push(Effect::CloseAgent {
+                session: id,
+                reason,
+                leader: self.leader_info(),
+            });
             return;
         }
         let node = self.state.node_ids.get(&hello.spec.name).copied();
@@ -173,7 +211,9 @@ impl Replica {
             sent_ms: 0,
             registering: false,
         };
-        let Some(lead) = self.lead.as_mut() else { return };
+        let Some(lead) = self.lead.as_mut() else {
+            return;
+        };
         lead.agents.sessions.insert(id, session);
         lead.agents.dirty.insert(id);
         if let Some(node) = node {
@@ -185,28 +225,48 @@ impl Replica {
 
     /// This session now speaks for the node; an older one is closed.
     fn adopt_session(&mut self, node: NodeId, id: u64, out: &mut Vec<Effect>) {
-        let Some(lead) = self.lead.as_mut() else { return };
+        let Some(lead) = self.lead.as_mut() else {
+            return;
+        };
         lead.agents.heard_ms.insert(node, self.now_ms);
-        if let Some(old) = lead.agents.by_node.insert(node, id).filter(|old| *old != id) {
+        if let Some(old) = lead
+            .agents
+            .by_node
+            .insert(node, id)
+            .filter(|old| *old != id)
+        {
             lead.agents.sessions.remove(&old);
             let reason = "a newer connection of this node took over".to_owned();
-            out.push(Effect::CloseAgent { session: old, reason, leader: None });
+            out.push(Effect::CloseAgent {
+                session: old,
+                reason,
+                leader: None,
+            });
         }
     }
 
     /// Sorts everything that a newly connected agent has into current, stale, and unknown.
     fn take_inventory(&mut self, id: u64, inventory: AgentReport) {
-        let Some(lead) = self.lead.as_mut() else { return };
-        let Some(session) = lead.agents.sessions.get_mut(&id) else { return };
+        let Some(lead) = self.lead.as_mut() else {
+            return;
+        };
+        let Some(session) = lead.agents.sessions.get_mut(&id) else {
+            return;
+        };
         for event in &inventory.events {
-            let TaskEvent::State(key, task) = event else { continue };
+            let TaskEvent::State(key, task) = event else {
+                continue;
+            };
             session.known.insert(*key);
             if matches!(task, TaskInventory::Ended(_)) {
                 continue;
             }
             if let Verdict::Stale = judge(&self.state, session.node, *key) {
                 session.stale.insert(*key);
-                let tombstone = Tombstone { job: key.job, through: key.epoch };
+                let tombstone = Tombstone {
+                    job: key.job,
+                    through: key.epoch,
+                };
                 if session.told_to_stop.insert(tombstone) {
                     session.out.stop.push(tombstone);
                 }
@@ -214,7 +274,9 @@ impl Replica {
         }
         let missing = self.missing_tasks(id);
         self.take_events(id, inventory.events);
-        let Some(lead) = self.lead.as_mut() else { return };
+        let Some(lead) = self.lead.as_mut() else {
+            return;
+        };
         for (node, key) in missing {
             let exit = TaskExit {
                 code: -1,
@@ -222,7 +284,11 @@ impl Replica {
                 reason: "the node has no trace of it any more".to_owned(),
                 node_fault: true,
             };
-            lead.agents.reports.entry(node).or_default().push((key, TaskInventory::Ended(exit)));
+            lead.agents
+                .reports
+                .entry(node)
+                .or_default()
+                .push((key, TaskInventory::Ended(exit)));
         }
         if let Some(node) = lead.agents.sessions.get(&id).and_then(|s| s.node) {
             lead.agents.touched.insert(node);
@@ -231,19 +297,35 @@ impl Replica {
 
     /// Tasks that were seen to run on this node and of which its agent, unchanged since, knows nothing.
     fn missing_tasks(&self, id: u64) -> Vec<(NodeId, TaskKey)> {
-        let Some(session) = self.lead.as_ref().and_then(|lead| lead.agents.sessions.get(&id)) else { return Vec::new() };
-        let Some(node) = session.node.and_then(|node| self.state.nodes.get(&node)) else { return Vec::new() };
+        let Some(session) = self
+            .lead
+            .as_ref()
+            .and_then(|lead| lead.agents.sessions.get(&id))
+        else {
+            return Vec::new();
+        };
+        let Some(node) = session.node.and_then(|node| self.state.nodes.get(&node)) else {
+            return Vec::new();
+        };
         launch::tasks_on(&self.state, node)
             .filter(|(_, _, task)| matches!(task.phase, TaskPhase::Running { .. }))
-            .map(|(job, attempt, task)| TaskKey { job: job.id, epoch: attempt.epoch, rank: task.placement.rank })
+            .map(|(job, attempt, task)| TaskKey {
+                job: job.id,
+                epoch: attempt.epoch,
+                rank: task.placement.rank,
+            })
             .filter(|key| !session.known.contains(key))
             .map(|key| (node.id, key))
             .collect()
     }
 
     pub(super) fn on_agent_report(&mut self, id: u64, report: AgentReport) {
-        let Some(lead) = self.lead.as_mut() else { return };
-        let Some(session) = lead.agents.sessions.get_mut(&id) else { return };
+        let Some(lead) = self.lead.as_mut() else {
+            return;
+        };
+        let Some(session) = lead.agents.sessions.get_mut(&id) else {
+            return;
+        };
         if let Some(node) = session.node {
             lead.agents.heard_ms.insert(node, self.now_ms);
         }
@@ -260,23 +342,56 @@ impl Replica {
         for event in events {
             match event {
                 TaskEvent::State(key, task) => self.on_task_state(id, key, task),
-                TaskEvent::Progress { key, step, samples, loss_micros, step_us } => {
+                TaskEvent::Progress {
+                    key,
+                    step,
+                    samples,
+                    loss_micros,
+                    step_us,
+                } => {
                     let at_ms = self.now_ms;
-                    self.on_progress(key, Progress { step, samples, loss_micros, step_us, at_ms });
+                    self.on_progress(
+                        key,
+                        Progress {
+                            step,
+                            samples,
+                            loss_micros,
+                            step_us,
+                            at_ms,
+                        },
+                    );
                 }
                 TaskEvent::CheckpointVerified { job, record } => {
-                    self.proposals.push(Command::RecordCheckpoint { job, record }, None);
+                    self.proposals
+                        .push(Command::RecordCheckpoint { job, record }, None);
                 }
-                TaskEvent::CheckpointDamaged { job, epoch, step, reason } => {
-                    self.proposals.push(Command::RejectCheckpoint { job, epoch, step, reason }, None);
+                TaskEvent::CheckpointDamaged {
+                    job,
+                    epoch,
+                    step,
+                    reason,
+                } => {
+                    self.proposals.push(
+                        Command::RejectCheckpoint {
+                            job,
+                            epoch,
+                            step,
+                            reason,
+                        },
+                        None,
+                    );
                 }
             }
         }
     }
 
     fn on_task_state(&mut self, id: u64, key: TaskKey, task: TaskInventory) {
-        let Some(lead) = self.lead.as_mut() else { return };
-        let Some(session) = lead.agents.sessions.get_mut(&id) else { return };
+        let Some(lead) = self.lead.as_mut() else {
+            return;
+        };
+        let Some(session) = lead.agents.sessions.get_mut(&id) else {
+            return;
+        };
         let awaited = is_awaited(&self.state, key);
         match &task {
             TaskInventory::Preparing => {}
@@ -293,18 +408,32 @@ impl Replica {
                 }
             }
         }
-        if let (true, Some(node), false) = (awaited, session.node, task == TaskInventory::Preparing) {
-            lead.agents.reports.entry(node).or_default().push((key, task));
+        if let (true, Some(node), false) = (awaited, session.node, task == TaskInventory::Preparing)
+        {
+            lead.agents
+                .reports
+                .entry(node)
+                .or_default()
+                .push((key, task));
         }
     }
 
     fn on_progress(&mut self, key: TaskKey, progress: Progress) {
-        let current = self.state.job(key.job).is_some_and(|job| job.epoch == key.epoch && job.attempt.is_some());
-        let Some(lead) = self.lead.as_mut() else { return };
+        let current = self
+            .state
+            .job(key.job)
+            .is_some_and(|job| job.epoch == key.epoch && job.attempt.is_some());
+        let Some(lead) = self.lead.as_mut() else {
+            return;
+        };
         if !current {
             return;
         }
-        let newest = lead.agents.progress.entry(key.job).or_insert((key.epoch, progress));
+        let newest = lead
+            .agents
+            .progress
+            .entry(key.job)
+            .or_insert((key.epoch, progress));
         // Ranks of a gang report the same step one after the other; the furthest is the gang's.
         if newest.0 != key.epoch || newest.1.step <= progress.step {
             *newest = (key.epoch, progress);
@@ -314,8 +443,12 @@ impl Replica {
 
     /// Registers the node of this session if that would change anything and nothing stale runs there.
     fn register_if_clean(&mut self, id: u64) {
-        let Some(lead) = self.lead.as_mut() else { return };
-        let Some(session) = lead.agents.sessions.get_mut(&id) else { return };
+        let Some(lead) = self.lead.as_mut() else {
+            return;
+        };
+        let Some(session) = lead.agents.sessions.get_mut(&id) else {
+            return;
+        };
         if !session.stale.is_empty() || session.registering {
             return;
         }
@@ -326,16 +459,26 @@ impl Replica {
         if !known.is_some_and(same) {
             session.registering = true;
             let (spec, incarnation) = (session.spec.clone(), session.incarnation);
-            self.proposals.push(Command::RegisterNode { spec, incarnation }, None);
+            self.proposals
+                .push(Command::RegisterNode { spec, incarnation }, None);
         }
     }
 
     /// A registration is committed: its session now has a node.
     pub(super) fn on_registered(&mut self, name: &str, out: &mut Vec<Effect>) {
-        let Some(node) = self.state.node_ids.get(name).copied() else { return };
-        let Some(lead) = self.lead.as_mut() else { return };
+        let Some(node) = self.state.node_ids.get(name).copied() else {
+            return;
+        };
+        let Some(lead) = self.lead.as_mut() else {
+            return;
+        };
         lead.agents.heard_ms.insert(node, self.now_ms);
-        let newest = lead.agents.sessions.iter_mut().rev().find(|(_, s)| s.spec.name == name);
+        let newest = lead
+            .agents
+            .sessions
+            .iter_mut()
+            .rev()
+            .find(|(_, s)| s.spec.name == name);
         let Some((id, session)) = newest else { return };
         let id = *id;
         session.registering = false;
@@ -347,48 +490,79 @@ impl Replica {
     /// Ends the connection of a node: it was marked lost, or its registration makes no sense. An agent that is still there
     /// connects anew and tells everything it has.
     pub(super) fn close_session_of(&mut self, name: &str, reason: &str, out: &mut Vec<Effect>) {
-        let Some(lead) = self.lead.as_ref() else { return };
+        let Some(lead) = self.lead.as_ref() else {
+            return;
+        };
         let named = |(_, s): &(&u64, &Session)| s.spec.name == name;
-        let ids: Vec<u64> = lead.agents.sessions.iter().filter(named).map(|(id, _)| *id).collect();
+        let ids: Vec<u64> = lead
+            .agents
+            .sessions
+            .iter()
+            .filter(named)
+            .map(|(id, _)| *id)
+            .collect();
         for id in ids {
             self.on_agent_gone(id);
-            out.push(Effect::CloseAgent { session: id, reason: reason.to_owned(), leader: self.leader_info() });
+            out.push(Effect::CloseAgent {
+                session: id,
+                reason: reason.to_owned(),
+                leader: self.leader_info(),
+            });
         }
     }
 
     pub(super) fn on_agent_gone(&mut self, id: u64) {
-        let Some(lead) = self.lead.as_mut() else { return };
-        let Some(session) = lead.agents.sessions.remove(&id) else { return };
+        let Some(lead) = self.lead.as_mut() else {
+            return;
+        };
+        let Some(session) = lead.agents.sessions.remove(&id) else {
+            return;
+        };
         lead.agents.dirty.remove(&id);
-        if let Some(node) = session.node.filter(|node| lead.agents.by_node.get(node) == Some(&id)) {
+        if let Some(node) = session
+            .node
+            .filter(|node| lead.agents.by_node.get(node) == Some(&id))
+        {
             lead.agents.by_node.remove(&node);
         }
     }
 
     /// Proposes what agents reported, as one command per node.
     pub(super) fn propose_reports(&mut self) {
-        let Some(lead) = self.lead.as_mut() else { return };
+        let Some(lead) = self.lead.as_mut() else {
+            return;
+        };
         for (node, tasks) in std::mem::take(&mut lead.agents.reports) {
             for part in tasks.chunks(MAX_TASKS_PER_COMMAND) {
-                self.proposals.push(Command::RecordTasks { node, tasks: part.to_vec() }, None);
+                self.proposals.push(
+                    Command::RecordTasks {
+                        node,
+                        tasks: part.to_vec(),
+                    },
+                    None,
+                );
             }
         }
     }
 
     /// Tells agents what they do not know yet.
     pub(super) fn send_directives(&mut self, out: &mut Vec<Effect>) {
-        let Some(lead) = self.lead.as_mut() else { return };
+        let Some(lead) = self.lead.as_mut() else {
+            return;
+        };
         let (term, applied, now) = (self.raft.term(), self.applied, self.now_ms);
         let agents = &mut lead.agents;
         for node in std::mem::take(&mut agents.touched) {
-            if let Some((id, session)) = agents.of_node(node) {
-                if refresh(&self.state, node, session) {
-                    agents.dirty.insert(id);
-                }
+            if let Some((id, session)) = agents.of_node(node)
+                && refresh(&self.state, node, session)
+            {
+                agents.dirty.insert(id);
             }
         }
         for id in std::mem::take(&mut agents.dirty) {
-            let Some(session) = agents.sessions.get_mut(&id) else { continue };
+            let Some(session) = agents.sessions.get_mut(&id) else {
+                continue;
+            };
             let full = std::mem::take(&mut session.out);
             let nothing = full.launch.is_empty() && full.stop.is_empty() && full.forget.is_empty();
             if nothing && full.checkpoints_recorded.is_empty() && !session.answer_due {
@@ -397,14 +571,25 @@ impl Replica {
             session.answer_due = false;
             session.sent_ms = now;
             let (cluster_id, lease_ms) = (self.state.cluster_id, self.config.lease_ms);
-            let directive = Directive { cluster_id, term, applied, lease_ms, ..full };
-            out.push(Effect::SendAgent { session: id, directive });
+            let directive = Directive {
+                cluster_id,
+                term,
+                applied,
+                lease_ms,
+                ..full
+            };
+            out.push(Effect::SendAgent {
+                session: id,
+                directive,
+            });
         }
     }
 
     /// Finds nodes that were silent for too long, and lost ones whose lease is certainly over.
     pub(super) fn watch_nodes(&mut self) {
-        let Some(lead) = self.lead.as_mut() else { return };
+        let Some(lead) = self.lead.as_mut() else {
+            return;
+        };
         let agents = &mut lead.agents;
         for (id, node) in &self.state.nodes {
             if agents.marking.contains(id) {
@@ -414,10 +599,20 @@ impl Replica {
             let silent = self.now_ms.saturating_sub(heard);
             if !node.lost && silent >= self.config.node_timeout_ms {
                 let reason = format!("no word from its agent for {:.1} s", silent as f64 / 1000.0);
-                self.proposals.push(Command::MarkNodeLost { node: *id, reason }, None);
+                self.proposals
+                    .push(Command::MarkNodeLost { node: *id, reason }, None);
                 agents.marking.insert(*id);
-            } else if node.lost && !node.fenced && silent >= self.config.lease_ms + self.config.fence_margin_ms {
-                self.proposals.push(Command::FenceNode { node: *id, by_operator: false }, None);
+            } else if node.lost
+                && !node.fenced
+                && silent >= self.config.lease_ms + self.config.fence_margin_ms
+            {
+                self.proposals.push(
+                    Command::FenceNode {
+                        node: *id,
+                        by_operator: false,
+                    },
+                    None,
+                );
                 agents.marking.insert(*id);
             }
         }
@@ -425,14 +620,28 @@ impl Replica {
 
     /// Puts the progress that changed into the log, as one entry for all jobs.
     pub(super) fn propose_progress(&mut self) {
-        let Some(lead) = self.lead.as_mut() else { return };
+        let Some(lead) = self.lead.as_mut() else {
+            return;
+        };
         let agents = &mut lead.agents;
-        agents.progress.retain(|job, _| self.state.jobs.contains_key(job));
+        agents
+            .progress
+            .retain(|job, _| self.state.jobs.contains_key(job));
         let changed = std::mem::take(&mut agents.progress_changed);
-        let entry = |job: &JobId| agents.progress.get(job).map(|(epoch, p)| (*job, *epoch, *p));
+        let entry = |job: &JobId| {
+            agents
+                .progress
+                .get(job)
+                .map(|(epoch, p)| (*job, *epoch, *p))
+        };
         let progress: Vec<_> = changed.iter().filter_map(entry).collect();
         for part in progress.chunks(MAX_TASKS_PER_COMMAND) {
-            self.proposals.push(Command::RecordProgress { progress: part.to_vec() }, None);
+            self.proposals.push(
+                Command::RecordProgress {
+                    progress: part.to_vec(),
+                },
+                None,
+            );
         }
     }
 }
@@ -451,18 +660,30 @@ pub(super) struct Hello {
 /// Adds to the session's next directive what the state wants on the node and the session has not been told. True if
 /// anything was added.
 fn refresh(state: &State, node: NodeId, session: &mut Session) -> bool {
-    let Some(record) = state.nodes.get(&node) else { return false };
+    let Some(record) = state.nodes.get(&node) else {
+        return false;
+    };
     let mut added = false;
     for (job, attempt, task) in launch::tasks_on(state, record) {
-        let key = TaskKey { job: job.id, epoch: attempt.epoch, rank: task.placement.rank };
+        let key = TaskKey {
+            job: job.id,
+            epoch: attempt.epoch,
+            rank: task.placement.rank,
+        };
         if matches!(attempt.phase, AttemptPhase::Stopping(_)) {
-            let tombstone = Tombstone { job: key.job, through: key.epoch };
+            let tombstone = Tombstone {
+                job: key.job,
+                through: key.epoch,
+            };
             if session.told_to_stop.insert(tombstone) {
                 session.out.stop.push(tombstone);
                 added = true;
             }
         } else if !record.lost && session.known.insert(key) {
-            session.out.launch.push(launch::launch_task(state, job, attempt, task));
+            session
+                .out
+                .launch
+                .push(launch::launch_task(state, job, attempt, task));
             added = true;
         }
     }

@@ -1,7 +1,8 @@
 //! From calls to commands, from results to answers, and reads answered from the state.
 
 use berth_types::api::{
-    ApiError, ErrorKind, JobFilter, JobView, MAX_PAGE, MasterView, Request, Response, StatusView, WhyView,
+    ApiError, ErrorKind, JobFilter, JobView, MAX_PAGE, MasterView, Request, Response, StatusView,
+    WhyView,
 };
 use berth_types::{Epoch, JobId, JobState, MasterId, NodeId, NodeState, Rank};
 
@@ -24,14 +25,23 @@ fn not_found(reason: &str, message: String, hint: impl Into<String>) -> ApiError
 }
 
 fn no_such_job(job: JobId) -> ApiError {
-    not_found("JOB_NOT_FOUND", format!("job {job} does not exist"), "list jobs with `berth jobs`")
+    not_found(
+        "JOB_NOT_FOUND",
+        format!("job {job} does not exist"),
+        "list jobs with `berth jobs`",
+    )
 }
 
 /// The answer to a caller whose command was carried out or refused.
 pub(super) fn response_to(request: &Request, result: &CommandResult) -> Response {
     match result {
-        CommandResult::Submitted { job, duplicate } => Response::Submitted { job: *job, duplicate: *duplicate },
-        CommandResult::Rejected(Rejection::AlreadyFinished(job)) => Response::Done(format!("job {job} had ended already")),
+        CommandResult::Submitted { job, duplicate } => Response::Submitted {
+            job: *job,
+            duplicate: *duplicate,
+        },
+        CommandResult::Rejected(Rejection::AlreadyFinished(job)) => {
+            Response::Done(format!("job {job} had ended already"))
+        }
         CommandResult::Rejected(rejection) => Response::Error(rejection.to_api()),
         CommandResult::Done | CommandResult::Bundles(_) => Response::Done(done_text(request)),
     }
@@ -40,16 +50,32 @@ pub(super) fn response_to(request: &Request, result: &CommandResult) -> Response
 fn done_text(request: &Request) -> String {
     match request {
         Request::Cancel { job, .. } => format!("job {job} is cancelled"),
-        Request::SetDrain { name, drain: Some(drain) } if drain.evict => {
+        Request::SetDrain {
+            name,
+            drain: Some(drain),
+        } if drain.evict => {
             format!("node {name} takes no new work and its jobs move where they fit")
         }
-        Request::SetDrain { name, drain: Some(_) } => format!("node {name} takes no new work; what runs may finish"),
+        Request::SetDrain {
+            name,
+            drain: Some(_),
+        } => format!("node {name} takes no new work; what runs may finish"),
         Request::SetDrain { name, drain: None } => format!("node {name} is back in service"),
-        Request::FenceNode { name } => format!("node {name} is fenced; its jobs may start elsewhere"),
-        Request::AddMaster { id, replaces: Some(old), .. } => {
-            format!("master {id} joins as a learner, votes once it has caught up, and then replaces master {old}")
+        Request::FenceNode { name } => {
+            format!("node {name} is fenced; its jobs may start elsewhere")
         }
-        Request::AddMaster { id, .. } => format!("master {id} joins as a learner and votes once it has caught up"),
+        Request::AddMaster {
+            id,
+            replaces: Some(old),
+            ..
+        } => {
+            format!(
+                "master {id} joins as a learner, votes once it has caught up, and then replaces master {old}"
+            )
+        }
+        Request::AddMaster { id, .. } => {
+            format!("master {id} joins as a learner and votes once it has caught up")
+        }
         Request::RemoveMaster { id } => format!("master {id} is removed"),
         _ => "done".to_owned(),
     }
@@ -62,39 +88,61 @@ impl Replica {
             Request::Submit { key, spec } => self.submission(*key, spec),
             Request::Cancel { job, user } => {
                 let exists = job.0 > 0 && job.0 < self.state.next_job;
-                let cancel = || Command::CancelJob { job: *job, user: user.clone() };
+                let cancel = || Command::CancelJob {
+                    job: *job,
+                    user: user.clone(),
+                };
                 exists.then(cancel).ok_or_else(|| no_such_job(*job))
             }
-            Request::SetDrain { name, drain } => {
-                self.node_id(name).map(|node| Command::SetDrain { node, drain: drain.clone() })
-            }
-            Request::FenceNode { name } => self.node_id(name).map(|node| Command::FenceNode { node, by_operator: true }),
+            Request::SetDrain { name, drain } => self.node_id(name).map(|node| Command::SetDrain {
+                node,
+                drain: drain.clone(),
+            }),
+            Request::FenceNode { name } => self.node_id(name).map(|node| Command::FenceNode {
+                node,
+                by_operator: true,
+            }),
             _ => return None,
         })
     }
 
-    fn submission(&self, key: u128, spec: &std::sync::Arc<berth_types::JobSpec>) -> Result<Command, ApiError> {
+    fn submission(
+        &self,
+        key: u128,
+        spec: &std::sync::Arc<berth_types::JobSpec>,
+    ) -> Result<Command, ApiError> {
         let faults = spec.faults();
         if !faults.is_empty() {
             return Err(ApiError::faults("JOB_INVALID", faults));
         }
         // A repeated submission is answered as before, even if the cluster has shrunk since.
         if !self.state.submissions.contains_key(&key) {
-            query::can_ever_fit(&self.state, spec).map_err(|faults| ApiError::faults("JOB_NEVER_FITS", faults))?;
+            query::can_ever_fit(&self.state, spec)
+                .map_err(|faults| ApiError::faults("JOB_NEVER_FITS", faults))?;
         }
-        Ok(Command::SubmitJob { key, hash: crate::codec::spec_hash(spec), spec: spec.clone() })
+        Ok(Command::SubmitJob {
+            key,
+            hash: crate::codec::spec_hash(spec),
+            spec: spec.clone(),
+        })
     }
 
     fn node_id(&self, name: &str) -> Result<NodeId, ApiError> {
         let found = self.state.node_ids.get(name).copied();
         found.ok_or_else(|| {
-            not_found("NODE_NOT_FOUND", format!("node `{name}` does not exist"), "list nodes with `berth nodes`")
+            not_found(
+                "NODE_NOT_FOUND",
+                format!("node `{name}` does not exist"),
+                "list nodes with `berth nodes`",
+            )
         })
     }
 
     /// Answers a confirmed read.
     pub(super) fn answer(&mut self, call: Waiter, out: &mut Vec<Effect>) {
-        let Waiter { origin, request, .. } = call;
+        let Waiter {
+            origin, request, ..
+        } = call;
         let response = match &request {
             Request::GetJob { job } => match self.state.job(*job).cloned() {
                 Some(record) => Response::Job(Box::new(self.view_of(&record))),
@@ -115,7 +163,10 @@ impl Replica {
             Request::Snapshot => {
                 let index = self.applied;
                 self.calls.copies.entry(index).or_default().push(origin);
-                out.push(Effect::TakeSnapshot { index, state: Box::new(self.state.clone()) });
+                out.push(Effect::TakeSnapshot {
+                    index,
+                    state: Box::new(self.state.clone()),
+                });
                 return;
             }
             other => self.answer_cluster(other),
@@ -126,39 +177,71 @@ impl Replica {
     /// Reads about nodes, masters and events.
     fn answer_cluster(&self, request: &Request) -> Response {
         match request {
-            Request::ListNodes => {
-                Response::Nodes(self.state.nodes.values().map(|node| self.node_view(node)).collect())
-            }
+            Request::ListNodes => Response::Nodes(
+                self.state
+                    .nodes
+                    .values()
+                    .map(|node| self.node_view(node))
+                    .collect(),
+            ),
             Request::GetNode { name } => match self.state.node_named(name) {
                 Some(node) => Response::Nodes(vec![self.node_view(node)]),
-                None => Response::Error(self.node_id(name).err().unwrap_or_else(|| no_such_job(JobId(0)))),
+                None => Response::Error(
+                    self.node_id(name)
+                        .err()
+                        .unwrap_or_else(|| no_such_job(JobId(0))),
+                ),
             },
             Request::Status => Response::Status(Box::new(self.status_view())),
             Request::Events { since_seq, limit } => {
-                let limit = if *limit == 0 { DEFAULT_PAGE } else { (*limit).min(MAX_PAGE) };
-                let oldest = self.state.events.front().map_or(self.state.next_event, |e| e.seq);
+                let limit = if *limit == 0 {
+                    DEFAULT_PAGE
+                } else {
+                    (*limit).min(MAX_PAGE)
+                };
+                let oldest = self
+                    .state
+                    .events
+                    .front()
+                    .map_or(self.state.next_event, |e| e.seq);
                 let skip = since_seq.saturating_sub(oldest) as usize;
-                let events: Vec<_> =
-                    self.state.events.iter().skip(skip).take(limit as usize).map(|e| e.as_ref().clone()).collect();
-                let next_seq = events.last().map_or((*since_seq).max(oldest), |e| e.seq + 1);
+                let events: Vec<_> = self
+                    .state
+                    .events
+                    .iter()
+                    .skip(skip)
+                    .take(limit as usize)
+                    .map(|e| e.as_ref().clone())
+                    .collect();
+                let next_seq = events
+                    .last()
+                    .map_or((*since_seq).max(oldest), |e| e.seq + 1);
                 Response::Events { events, next_seq }
             }
             _ => {
                 let text = "this call cannot be answered as a read";
-                Response::Error(ApiError::new(ErrorKind::Internal, "NO_SUCH_READ", text, "report this"))
+                Response::Error(ApiError::new(
+                    ErrorKind::Internal,
+                    "NO_SUCH_READ",
+                    text,
+                    "report this",
+                ))
             }
         }
     }
 
     fn node_view(&self, node: &crate::state::Node) -> berth_types::api::NodeView {
-        let connected = self.lead.as_ref().is_some_and(|lead| lead.agents.is_connected(node.id));
+        let connected = self
+            .lead
+            .as_ref()
+            .is_some_and(|lead| lead.agents.is_connected(node.id));
         query::node_view(&self.state, node, connected)
     }
 
     fn view_of(&self, job: &Job) -> JobView {
         let lead = self.lead.as_ref();
         let reason = lead.and_then(|lead| lead.rounds.waiting.get(&job.id));
-        let reason = reason.map(|r| (r.code.as_str(), r.text.as_str()));
+        let reason = reason.map(|r| (r.code.as_str(), &*r.text));
         let mut view = query::job_view(&self.state, job, reason);
         if let Some(progress) = lead.and_then(|lead| lead.agents.progress(job.id, job.epoch)) {
             view.progress = Some(progress);
@@ -166,8 +249,18 @@ impl Replica {
         view
     }
 
-    fn list(&mut self, filter: &JobFilter, out: &mut Vec<Effect>, origin: Origin, request: &Request) -> Option<Response> {
-        let limit = if filter.limit == 0 { DEFAULT_PAGE } else { filter.limit.min(MAX_PAGE) };
+    fn list(
+        &mut self,
+        filter: &JobFilter,
+        out: &mut Vec<Effect>,
+        origin: Origin,
+        request: &Request,
+    ) -> Option<Response> {
+        let limit = if filter.limit == 0 {
+            DEFAULT_PAGE
+        } else {
+            filter.limit.min(MAX_PAGE)
+        };
         let finished_wanted = filter.finished || filter.states.iter().any(|s| s.is_final());
         if let Some(token) = filter.page_token.filter(|token| token & HISTORY_PAGE != 0) {
             self.look_up_list(filter, token & !HISTORY_PAGE, limit, origin, request, out);
@@ -201,7 +294,11 @@ impl Replica {
     ) {
         let token = self.calls.token();
         self.calls.lookups.insert(token, (origin, request.clone()));
-        let lookup = HistoryLookup::List { filter: filter.clone(), before, limit };
+        let lookup = HistoryLookup::List {
+            filter: filter.clone(),
+            before,
+            limit,
+        };
         out.push(Effect::LookUpHistory { token, lookup });
     }
 
@@ -212,26 +309,55 @@ impl Replica {
         }
         let token = self.calls.token();
         self.calls.lookups.insert(token, (origin, request));
-        out.push(Effect::LookUpHistory { token, lookup: HistoryLookup::Job(job) });
+        out.push(Effect::LookUpHistory {
+            token,
+            lookup: HistoryLookup::Job(job),
+        });
     }
 
-    pub(super) fn on_history_found(&mut self, token: u64, jobs: Vec<FinishedJob>, out: &mut Vec<Effect>) {
-        let Some((origin, request)) = self.calls.lookups.remove(&token) else { return };
+    pub(super) fn on_history_found(
+        &mut self,
+        token: u64,
+        jobs: Vec<FinishedJob>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some((origin, request)) = self.calls.lookups.remove(&token) else {
+            return;
+        };
         let response = match (&request, jobs.first()) {
             (Request::ListJobs(filter), last) => {
-                let limit = if filter.limit == 0 { DEFAULT_PAGE } else { filter.limit.min(MAX_PAGE) };
+                let limit = if filter.limit == 0 {
+                    DEFAULT_PAGE
+                } else {
+                    filter.limit.min(MAX_PAGE)
+                };
                 let oldest = jobs.last().or(last).map_or(0, |job| job.seq);
                 let full = jobs.len() >= limit as usize && oldest > 1;
                 let next = full.then_some(HISTORY_PAGE | oldest);
-                Response::Jobs { jobs: jobs.iter().map(query::finished_view).collect(), next }
+                Response::Jobs {
+                    jobs: jobs.iter().map(query::finished_view).collect(),
+                    next,
+                }
             }
-            (Request::GetJob { .. }, Some(found)) => Response::Job(Box::new(query::finished_view(found))),
+            (Request::GetJob { .. }, Some(found)) => {
+                Response::Job(Box::new(query::finished_view(found)))
+            }
             (Request::Why { .. }, Some(found)) => Response::Why(why_finished(found)),
-            (Request::LocateLogs { epoch, rank, .. }, Some(found)) => self.locate(&found.job, *epoch, *rank),
-            (Request::GetJob { job } | Request::Why { job } | Request::LocateLogs { job, .. }, None) => {
+            (Request::LocateLogs { epoch, rank, .. }, Some(found)) => {
+                self.locate(&found.job, *epoch, *rank)
+            }
+            (
+                Request::GetJob { job } | Request::Why { job } | Request::LocateLogs { job, .. },
+                None,
+            ) => {
                 let text = format!("job {job} is over and its record is not on this master (yet)");
                 let hint = "a master that joined lately is still fetching the history; try again in a while";
-                Response::Error(ApiError::new(ErrorKind::Unavailable, "HISTORY_INCOMPLETE", text, hint))
+                Response::Error(ApiError::new(
+                    ErrorKind::Unavailable,
+                    "HISTORY_INCOMPLETE",
+                    text,
+                    hint,
+                ))
             }
             _ => return,
         };
@@ -240,11 +366,20 @@ impl Replica {
 
     /// Which node has the log files of a task.
     fn locate(&self, job: &Job, epoch: Option<Epoch>, rank: Rank) -> Response {
-        let newest = job.attempt.as_ref().map(|a| a.epoch).or(job.past.last().map(|p| p.epoch));
+        let newest = job
+            .attempt
+            .as_ref()
+            .map(|a| a.epoch)
+            .or(job.past.last().map(|p| p.epoch));
         let Some(epoch) = epoch.or(newest) else {
             let text = format!("job {} has not started yet", job.id);
             let hint = format!("`berth why {}` tells what it waits for", job.id);
-            return Response::Error(ApiError::new(ErrorKind::FailedPrecondition, "NOT_STARTED", text, hint));
+            return Response::Error(ApiError::new(
+                ErrorKind::FailedPrecondition,
+                "NOT_STARTED",
+                text,
+                hint,
+            ));
         };
         let current = job.attempt.as_ref().filter(|a| a.epoch == epoch);
         let nodes: Vec<NodeId> = match (current, job.past.iter().find(|p| p.epoch == epoch)) {
@@ -252,20 +387,46 @@ impl Replica {
             (None, Some(past)) => past.nodes.clone(),
             (None, None) => {
                 let text = format!("job {} has no attempt {epoch} on record", job.id);
-                return Response::Error(not_found("ATTEMPT_NOT_FOUND", text, "`berth job ID` lists its attempts"));
+                return Response::Error(not_found(
+                    "ATTEMPT_NOT_FOUND",
+                    text,
+                    "`berth job ID` lists its attempts",
+                ));
             }
         };
         let Some(node) = nodes.get(rank.0 as usize).copied() else {
-            let text = format!("attempt {epoch} of job {} has {} ranks, from 0", job.id, nodes.len());
+            let text = format!(
+                "attempt {epoch} of job {} has {} ranks, from 0",
+                job.id,
+                nodes.len()
+            );
             return Response::Error(not_found("RANK_NOT_FOUND", text, "choose a smaller rank"));
         };
-        let node_name = self.state.nodes.get(&node).map(|n| n.spec.name.clone()).unwrap_or_default();
-        Response::Logs { node, node_name, epoch, live: current.is_some() }
+        let node_name = self
+            .state
+            .nodes
+            .get(&node)
+            .map(|n| n.spec.name.clone())
+            .unwrap_or_default();
+        Response::Logs {
+            node,
+            node_name,
+            epoch,
+            live: current.is_some(),
+        }
     }
 
     fn why(&self, job: &Job) -> WhyView {
-        let policy_reason = self.lead.as_ref().and_then(|lead| lead.rounds.waiting.get(&job.id));
-        let parts = planner::why(&self.state, job, policy_reason, self.now_ms.max(self.state.time_ms));
+        let policy_reason = self
+            .lead
+            .as_ref()
+            .and_then(|lead| lead.rounds.waiting.get(&job.id));
+        let parts = planner::why(
+            &self.state,
+            job,
+            policy_reason,
+            self.now_ms.max(self.state.time_ms),
+        );
         WhyView {
             job: job.id,
             state: job.state(),
@@ -279,7 +440,12 @@ impl Replica {
 
     fn status_view(&self) -> StatusView {
         let raft = self.raft.status();
-        let masters = self.state.masters.iter().map(|(id, info)| self.master_view(&raft, *id, info.clone())).collect();
+        let masters = self
+            .state
+            .masters
+            .iter()
+            .map(|(id, info)| self.master_view(&raft, *id, info.clone()))
+            .collect();
         let (mut ready, mut draining, mut lost) = (0, 0, 0);
         let (mut used, mut usable) = (0u64, 0u64);
         for node in self.state.nodes.values() {
@@ -288,13 +454,19 @@ impl Replica {
                 NodeState::Draining => draining += 1,
                 NodeState::Lost => lost += 1,
             }
-            used += node.gpus.iter().map(|gpu| u64::from(gpu.milligpu)).sum::<u64>();
+            used += node
+                .gpus
+                .iter()
+                .map(|gpu| u64::from(gpu.milligpu))
+                .sum::<u64>();
             if node.state() != NodeState::Lost {
                 usable += node.gpus.len() as u64 * u64::from(berth_types::MILLI);
             }
         }
         let lead = self.lead.as_ref();
-        let rounds = lead.map_or((0, 0), |lead| (lead.rounds.count, lead.rounds.last_took_ms * 1000));
+        let rounds = lead.map_or((0, 0), |lead| {
+            (lead.rounds.count, lead.rounds.last_took_ms * 1000)
+        });
         StatusView {
             cluster_id: self.state.cluster_id,
             cluster_version: self.state.cluster_version,
@@ -307,11 +479,21 @@ impl Replica {
             policy: self.config.policy.clone(),
             rounds,
             time_ms: self.state.time_ms,
-            alarm: self.state.alarm.clone().or_else(|| self.alarm.clone()).unwrap_or_default(),
+            alarm: self
+                .state
+                .alarm
+                .clone()
+                .or_else(|| self.alarm.clone())
+                .unwrap_or_default(),
         }
     }
 
-    fn master_view(&self, raft: &berth_raft::Status, id: MasterId, info: berth_types::api::MasterInfo) -> MasterView {
+    fn master_view(
+        &self,
+        raft: &berth_raft::Status,
+        id: MasterId,
+        info: berth_types::api::MasterInfo,
+    ) -> MasterView {
         let peer = raft.peers.iter().find(|p| p.id == id.0);
         let own = id == self.config.id;
         MasterView {
@@ -319,7 +501,11 @@ impl Replica {
             info,
             leader: own && self.lead.is_some(),
             voter: raft.membership.voters.contains(&id.0),
-            matched: if own { raft.last_index } else { peer.map_or(0, |p| p.matched) },
+            matched: if own {
+                raft.last_index
+            } else {
+                peer.map_or(0, |p| p.matched)
+            },
             reachable: own || peer.is_some_and(|p| p.recent_active),
         }
     }

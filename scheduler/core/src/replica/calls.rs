@@ -79,28 +79,59 @@ impl Replica {
     pub(super) fn on_request(&mut self, id: u64, request: Request, out: &mut Vec<Effect>) {
         let deadline_ms = self.now_ms + self.config.call_timeout_ms;
         if self.calls.waiting() + self.proposals.waiting() >= self.config.max_waiting_calls {
-            let error = ApiError::new(ErrorKind::ResourceExhausted, "TOO_MANY_CALLS", "too many calls wait here", "slow down");
-            out.push(Effect::Reply { id, response: Response::Error(error) });
+            let error = ApiError::new(
+                ErrorKind::ResourceExhausted,
+                "TOO_MANY_CALLS",
+                "too many calls wait here",
+                "slow down",
+            );
+            out.push(Effect::Reply {
+                id,
+                response: Response::Error(error),
+            });
             return;
         }
-        self.route(Waiter { origin: Origin::Local(id), request, deadline_ms }, out);
+        self.route(
+            Waiter {
+                origin: Origin::Local(id),
+                request,
+                deadline_ms,
+            },
+            out,
+        );
     }
 
     /// Another master passes on a call.
-    pub(super) fn on_forward(&mut self, from: MasterId, id: u64, request: Request, out: &mut Vec<Effect>) {
+    pub(super) fn on_forward(
+        &mut self,
+        from: MasterId,
+        id: u64,
+        request: Request,
+        out: &mut Vec<Effect>,
+    ) {
         if self.lead.is_none() {
             // The sender learns of the new leader by itself and asks there.
             return;
         }
         let deadline_ms = self.now_ms + self.config.call_timeout_ms;
-        self.route(Waiter { origin: Origin::Peer { from, id }, request, deadline_ms }, out);
+        self.route(
+            Waiter {
+                origin: Origin::Peer { from, id },
+                request,
+                deadline_ms,
+            },
+            out,
+        );
     }
 
     /// The leader answered a call that was passed on.
     pub(super) fn on_answer(&mut self, id: u64, response: Response, out: &mut Vec<Effect>) {
         // A second answer, to a call that was passed on twice, finds nobody.
         if let Some(call) = self.calls.forwarded.remove(&id) {
-            out.push(Effect::Reply { id: call.client, response });
+            out.push(Effect::Reply {
+                id: call.client,
+                response,
+            });
         }
     }
 
@@ -108,7 +139,10 @@ impl Replica {
         match origin {
             Origin::Local(id) => out.push(Effect::Reply { id, response }),
             Origin::Peer { from, id } => {
-                out.push(Effect::SendPeer { to: from, message: PeerMessage::Answer { id, response } });
+                out.push(Effect::SendPeer {
+                    to: from,
+                    message: PeerMessage::Answer { id, response },
+                });
             }
         }
     }
@@ -118,28 +152,65 @@ impl Replica {
             self.serve(call, out);
             return;
         }
-        let Origin::Local(client) = call.origin else { return };
-        match self.raft.leader().map(MasterId).filter(|leader| *leader != self.config.id) {
+        let Origin::Local(client) = call.origin else {
+            return;
+        };
+        match self
+            .raft
+            .leader()
+            .map(MasterId)
+            .filter(|leader| *leader != self.config.id)
+        {
             Some(to) => self.forward(call.request, client, to, call.deadline_ms, out),
             None => self.calls.parked.push_back(call),
         }
     }
 
-    fn forward(&mut self, request: Request, client: u64, to: MasterId, deadline_ms: u64, out: &mut Vec<Effect>) {
+    fn forward(
+        &mut self,
+        request: Request,
+        client: u64,
+        to: MasterId,
+        deadline_ms: u64,
+        out: &mut Vec<Effect>,
+    ) {
         if matches!(request, Request::Snapshot) {
-            let error = ApiError::new(ErrorKind::Unavailable, "NOT_LEADER", "only the leader copies the state", "ask it");
-            out.push(Effect::Reply { id: client, response: Response::Error(error) });
+            let error = ApiError::new(
+                ErrorKind::Unavailable,
+                "NOT_LEADER",
+                "only the leader copies the state",
+                "ask it",
+            );
+            out.push(Effect::Reply {
+                id: client,
+                response: Response::Error(error),
+            });
             return;
         }
         let id = self.calls.id();
-        let message = PeerMessage::Forward { id, request: request.clone() };
+        let message = PeerMessage::Forward {
+            id,
+            request: request.clone(),
+        };
         out.push(Effect::SendPeer { to, message });
-        self.calls.forwarded.insert(id, Forwarded { request, client, to, sent_ms: self.now_ms, deadline_ms });
+        self.calls.forwarded.insert(
+            id,
+            Forwarded {
+                request,
+                client,
+                to,
+                sent_ms: self.now_ms,
+                deadline_ms,
+            },
+        );
     }
 
     /// At the leader: a command, or a read.
     fn serve(&mut self, call: Waiter, out: &mut Vec<Effect>) {
-        if matches!(call.request, Request::AddMaster { .. } | Request::RemoveMaster { .. }) {
+        if matches!(
+            call.request,
+            Request::AddMaster { .. } | Request::RemoveMaster { .. }
+        ) {
             self.change_members(call, out);
             return;
         }
@@ -166,7 +237,12 @@ impl Replica {
 
     pub(super) fn on_read_ready(&mut self, context: u64, index: u64) {
         // One confirmation covers everything asked before it.
-        while let Some(entry) = self.calls.asked.first_entry().filter(|e| *e.key() <= context) {
+        while let Some(entry) = self
+            .calls
+            .asked
+            .first_entry()
+            .filter(|e| *e.key() <= context)
+        {
             let batch = entry.remove();
             self.calls.confirmed.push((index, batch));
         }
@@ -178,8 +254,9 @@ impl Replica {
             return;
         }
         let applied = self.applied;
-        let (due, rest): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.calls.confirmed).into_iter().partition(|(index, _)| *index <= applied);
+        let (due, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.calls.confirmed)
+            .into_iter()
+            .partition(|(index, _)| *index <= applied);
         self.calls.confirmed = rest;
         for call in due.into_iter().flat_map(|(_, batch)| batch) {
             self.answer(call, out);
@@ -192,8 +269,16 @@ impl Replica {
         if self.lead.is_none() {
             open.extend(self.proposals.drain());
             open.append(&mut self.calls.reads);
-            open.extend(std::mem::take(&mut self.calls.asked).into_values().flatten());
-            open.extend(std::mem::take(&mut self.calls.confirmed).into_iter().flat_map(|(_, batch)| batch));
+            open.extend(
+                std::mem::take(&mut self.calls.asked)
+                    .into_values()
+                    .flatten(),
+            );
+            open.extend(
+                std::mem::take(&mut self.calls.confirmed)
+                    .into_iter()
+                    .flat_map(|(_, batch)| batch),
+            );
         }
         let moved = std::mem::take(&mut self.calls.forwarded);
         open.extend(moved.into_values().map(|f| Waiter {
@@ -209,29 +294,58 @@ impl Replica {
     /// Gives up on calls past their deadline and repeats those that were passed on without an answer.
     pub(super) fn tick_calls(&mut self, out: &mut Vec<Effect>) {
         let now = self.now_ms;
-        while let Some(call) = self.calls.parked.pop_front_if(|call| call.deadline_ms <= now) {
+        while let Some(call) = self
+            .calls
+            .parked
+            .pop_front_if(|call| call.deadline_ms <= now)
+        {
             let text = "no leader could be reached in time";
             self.respond(call.origin, unavailable("NO_LEADER", text), out);
         }
         let retry = self.config.forward_retry_ms;
         let stale = |f: &Forwarded| f.deadline_ms <= now || f.sent_ms + retry <= now;
-        let due: Vec<u64> = self.calls.forwarded.iter().filter(|(_, f)| stale(f)).map(|(id, _)| *id).collect();
+        let due: Vec<u64> = self
+            .calls
+            .forwarded
+            .iter()
+            .filter(|(_, f)| stale(f))
+            .map(|(id, _)| *id)
+            .collect();
         for id in due {
-            let Some(call) = self.calls.forwarded.get_mut(&id) else { continue };
+            let Some(call) = self.calls.forwarded.get_mut(&id) else {
+                continue;
+            };
             if call.deadline_ms <= now {
                 let client = call.client;
                 self.calls.forwarded.remove(&id);
                 let response = unavailable("TIMEOUT", "the leader did not answer in time");
-                out.push(Effect::Reply { id: client, response });
+                out.push(Effect::Reply {
+                    id: client,
+                    response,
+                });
             } else {
                 call.sent_ms = now;
-                let message = PeerMessage::Forward { id, request: call.request.clone() };
-                out.push(Effect::SendPeer { to: call.to, message });
+                let message = PeerMessage::Forward {
+                    id,
+                    request: call.request.clone(),
+                };
+                out.push(Effect::SendPeer {
+                    to: call.to,
+                    message,
+                });
             }
         }
-        let due: Vec<Origin> = self.proposals.expire(now).into_iter().map(|w| w.origin).collect();
+        let due: Vec<Origin> = self
+            .proposals
+            .expire(now)
+            .into_iter()
+            .map(|w| w.origin)
+            .collect();
         for origin in due {
-            let response = unavailable("TIMEOUT", "no majority of masters confirmed it in time; it may still happen");
+            let response = unavailable(
+                "TIMEOUT",
+                "no majority of masters confirmed it in time; it may still happen",
+            );
             self.respond(origin, response, out);
         }
         self.expire_reads(now, out);

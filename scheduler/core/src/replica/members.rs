@@ -19,7 +19,12 @@ use crate::command::{Command, LogEntry, ProposalTag};
 const CAUGHT_UP_ENTRIES: u64 = 500;
 
 fn refused(reason: &str, message: String, hint: &str) -> Response {
-    Response::Error(ApiError::new(ErrorKind::FailedPrecondition, reason, message, hint))
+    Response::Error(ApiError::new(
+        ErrorKind::FailedPrecondition,
+        reason,
+        message,
+        hint,
+    ))
 }
 
 impl Replica {
@@ -36,10 +41,19 @@ impl Replica {
         }
     }
 
-    fn add_master(&self, id: MasterId, info: &MasterInfo, replaces: Option<MasterId>) -> Result<Change, Response> {
+    fn add_master(
+        &self,
+        id: MasterId,
+        info: &MasterInfo,
+        replaces: Option<MasterId>,
+    ) -> Result<Change, Response> {
         let members = self.raft.membership();
         if id.0 == 0 {
-            return Err(refused("BAD_MASTER_ID", "0 is no master id".into(), "choose a number that was never used"));
+            return Err(refused(
+                "BAD_MASTER_ID",
+                "0 is no master id".into(),
+                "choose a number that was never used",
+            ));
         }
         if let Some(known) = self.state.masters.get(&id) {
             let text = format!("master {id} is a member already, at {}", known.address);
@@ -47,23 +61,46 @@ impl Replica {
             let clash = || refused("MASTER_EXISTS", text, "choose an id that was never used");
             return Err(if known == info { joined } else { clash() });
         }
-        if self.state.masters.values().any(|known| known.address == info.address) {
+        if self
+            .state
+            .masters
+            .values()
+            .any(|known| known.address == info.address)
+        {
             let text = format!("{} belongs to a member already", info.address);
-            return Err(refused("ADDRESS_IN_USE", text, "remove that master first, or choose another address"));
+            return Err(refused(
+                "ADDRESS_IN_USE",
+                text,
+                "remove that master first, or choose another address",
+            ));
         }
         if let Some(old) = replaces.filter(|old| !members.contains(old.0)) {
             let text = format!("master {old} is no member");
-            return Err(refused("NO_SUCH_MASTER", text, "list them with `berth masters`"));
+            return Err(refused(
+                "NO_SUCH_MASTER",
+                text,
+                "list them with `berth masters`",
+            ));
         }
-        let set = Command::SetMaster { id, info: Some(info.clone()) };
-        Ok(Change { change: MembershipChange::AddLearner(id.0), command: Some(set) })
+        let set = Command::SetMaster {
+            id,
+            info: Some(info.clone()),
+        };
+        Ok(Change {
+            change: MembershipChange::AddLearner(id.0),
+            command: Some(set),
+        })
     }
 
     fn remove_master(&mut self, id: MasterId) -> Result<Change, Response> {
         let members = self.raft.membership();
         if !members.contains(id.0) {
             let text = format!("master {id} is no member");
-            return Err(refused("NO_SUCH_MASTER", text, "list them with `berth masters`"));
+            return Err(refused(
+                "NO_SUCH_MASTER",
+                text,
+                "list them with `berth masters`",
+            ));
         }
         if members.voters == [id.0] {
             let text = format!("master {id} is the only one that votes");
@@ -79,13 +116,18 @@ impl Replica {
             );
             return Err(Response::Error(error));
         }
-        Ok(Change { change: MembershipChange::Remove(id.0), command: Some(Command::SetMaster { id, info: None }) })
+        Ok(Change {
+            change: MembershipChange::Remove(id.0),
+            command: Some(Command::SetMaster { id, info: None }),
+        })
     }
 
     /// Moves leadership to the voter that is furthest, if there is one in contact.
     pub(super) fn hand_over(&mut self) {
         let status = self.raft.status();
-        let able = |p: &&berth_raft::PeerProgress| p.recent_active && status.membership.voters.contains(&p.id);
+        let able = |p: &&berth_raft::PeerProgress| {
+            p.recent_active && status.membership.voters.contains(&p.id)
+        };
         if let Some(best) = status.peers.iter().filter(able).max_by_key(|p| p.matched) {
             self.raft.transfer_leader(best.id);
         }
@@ -95,12 +137,26 @@ impl Replica {
         let seq = self.proposals.reserve();
         let commands: Vec<Command> = change.command.into_iter().collect();
         let waits = !commands.is_empty();
-        let tag = ProposalTag { proposer: self.config.proposer, seq };
-        let entry = LogEntry { tag, stamp_ms: self.now_ms, commands };
-        match self.raft.propose_membership(change.change, codec::encode_entry(&entry)) {
+        let tag = ProposalTag {
+            proposer: self.config.proposer,
+            seq,
+        };
+        let entry = LogEntry {
+            tag,
+            stamp_ms: self.now_ms,
+            commands,
+        };
+        match self
+            .raft
+            .propose_membership(change.change, codec::encode_entry(&entry))
+        {
             Ok(()) if waits => {
                 let replaces = match call.as_ref().map(|c| &c.request) {
-                    Some(Request::AddMaster { id, replaces: Some(old), .. }) => Some((*id, *old)),
+                    Some(Request::AddMaster {
+                        id,
+                        replaces: Some(old),
+                        ..
+                    }) => Some((*id, *old)),
                     _ => None,
                 };
                 if let (Some(lead), Some((new, old))) = (self.lead.as_mut(), replaces) {
@@ -112,7 +168,9 @@ impl Replica {
             Err(error) => {
                 let Some(call) = call else { return };
                 let response = match error {
-                    ProposeError::Invalid(text) => refused("BAD_MEMBERSHIP_CHANGE", text, "list the masters first"),
+                    ProposeError::Invalid(text) => {
+                        refused("BAD_MEMBERSHIP_CHANGE", text, "list the masters first")
+                    }
                     other => Response::Error(ApiError::new(
                         ErrorKind::Unavailable,
                         "MEMBERSHIP_BUSY",
@@ -136,20 +194,43 @@ impl Replica {
             peer.is_some_and(|p| p.recent_active && p.matched > 0 && p.lag <= CAUGHT_UP_ENTRIES)
         };
         if let Some(id) = status.membership.learners.iter().find(ready) {
-            self.propose_change(Change { change: MembershipChange::Promote(*id), command: None }, None, out);
+            self.propose_change(
+                Change {
+                    change: MembershipChange::Promote(*id),
+                    command: None,
+                },
+                None,
+                out,
+            );
             return;
         }
-        let Some(lead) = self.lead.as_mut() else { return };
+        let Some(lead) = self.lead.as_mut() else {
+            return;
+        };
         let voters = &status.membership.voters;
-        let due = lead.replacing.iter().find(|(new, _)| voters.contains(&new.0)).map(|(new, old)| (*new, *old));
+        let due = lead
+            .replacing
+            .iter()
+            .find(|(new, _)| voters.contains(&new.0))
+            .map(|(new, old)| (*new, *old));
         let Some((new, old)) = due else { return };
         if !status.membership.contains(old.0) {
             lead.replacing.remove(&new);
         } else if old == self.config.id {
             self.hand_over();
         } else {
-            let command = Some(Command::SetMaster { id: old, info: None });
-            self.propose_change(Change { change: MembershipChange::Remove(old.0), command }, None, out);
+            let command = Some(Command::SetMaster {
+                id: old,
+                info: None,
+            });
+            self.propose_change(
+                Change {
+                    change: MembershipChange::Remove(old.0),
+                    command,
+                },
+                None,
+                out,
+            );
         }
     }
 }

@@ -24,8 +24,8 @@ mod rounds;
 use std::collections::BTreeMap;
 
 use berth_raft::{Entry, EntryKind, Raft, Ready, Recovered, Snapshot, SnapshotMeta, Status};
-use berth_types::{MasterId, TaskInventory};
 use berth_types::api::{MasterInfo, Response};
+use berth_types::{MasterId, TaskInventory};
 use bytes::Bytes;
 use thiserror::Error;
 
@@ -92,14 +92,23 @@ pub struct Replica {
 
 impl Replica {
     /// A replica from what its disk remembers. The effects are to be carried out before the first step.
-    pub fn new(config: ReplicaConfig, mut recovered: Recovered) -> Result<(Replica, Vec<Effect>), ReplicaError> {
-        if let (true, true, Some(bootstrap)) = (recovered.is_blank(), recovered.membership.is_empty(), &config.bootstrap) {
-            recovered.membership = berth_raft::Membership::of_voters(bootstrap.masters.iter().map(|(id, _)| id.0));
+    pub fn new(
+        config: ReplicaConfig,
+        mut recovered: Recovered,
+    ) -> Result<(Replica, Vec<Effect>), ReplicaError> {
+        if let (true, true, Some(bootstrap)) = (
+            recovered.is_blank(),
+            recovered.membership.is_empty(),
+            &config.bootstrap,
+        ) {
+            recovered.membership =
+                berth_raft::Membership::of_voters(bootstrap.masters.iter().map(|(id, _)| id.0));
         }
         let (mut state, mut applied) = (State::new(), 0);
         if let Some(Snapshot { meta, data }) = &recovered.snapshot {
             let index = meta.index;
-            state = codec::decode_state(data).map_err(|source| ReplicaError::Snapshot { index, source })?;
+            state = codec::decode_state(data)
+                .map_err(|source| ReplicaError::Snapshot { index, source })?;
             applied = index;
         }
         let raft_config = berth_raft::Config {
@@ -171,7 +180,12 @@ impl Replica {
     }
 
     /// Takes a batch of inputs and appends what is to be done. A batch shares log entries and flushes.
-    pub fn step_all(&mut self, now_ms: u64, inputs: impl IntoIterator<Item = Input>, effects: &mut Vec<Effect>) {
+    pub fn step_all(
+        &mut self,
+        now_ms: u64,
+        inputs: impl IntoIterator<Item = Input>,
+        effects: &mut Vec<Effect>,
+    ) {
         self.now_ms = self.now_ms.max(now_ms);
         for input in inputs {
             if self.stopped.is_some() {
@@ -195,8 +209,23 @@ impl Replica {
             }
             Input::PersistFailed(reason) => self.stop(format!("the disk failed: {reason}"), out),
             Input::Request { id, request } => self.on_request(id, request, out),
-            Input::AgentConnected { session, spec, incarnation, cluster_id, inventory } => {
-                self.on_agent_connected(session, Hello { spec, incarnation, cluster_id, inventory }, out);
+            Input::AgentConnected {
+                session,
+                spec,
+                incarnation,
+                cluster_id,
+                inventory,
+            } => {
+                self.on_agent_connected(
+                    session,
+                    Hello {
+                        spec,
+                        incarnation,
+                        cluster_id,
+                        inventory,
+                    },
+                    out,
+                );
             }
             Input::AgentReport { session, report } => self.on_agent_report(session, report),
             Input::AgentGone { session } => self.on_agent_gone(session),
@@ -210,7 +239,9 @@ impl Replica {
         match message {
             PeerMessage::Raft(message) => match self.raft.step(message) {
                 // A refused message changed nothing; peers repeat what matters.
-                Ok(()) | Err(berth_raft::RaftError::Refused { .. } | berth_raft::RaftError::Decode(_)) => {}
+                Ok(())
+                | Err(berth_raft::RaftError::Refused { .. } | berth_raft::RaftError::Decode(_)) => {
+                }
                 Err(error) => self.stop(error.to_string(), out),
             },
             PeerMessage::Forward { id, request } => self.on_forward(from, id, request, out),
@@ -222,7 +253,9 @@ impl Replica {
         self.raft.tick();
         self.tick_calls(out);
         let (now, progress_every) = (self.now_ms, self.config.progress_every_ms);
-        let Some(lead) = self.lead.as_mut() else { return };
+        let Some(lead) = self.lead.as_mut() else {
+            return;
+        };
         if now < lead.last_slow_ms + SLOW_TICK_MS {
             return;
         }
@@ -239,11 +272,21 @@ impl Replica {
 
     fn expire_attempts(&mut self) {
         for id in &self.state.active {
-            let Some(job) = self.state.jobs.get(id) else { continue };
-            let (limit, Some(attempt)) = (job.spec.time_limit_ms, &job.attempt) else { continue };
+            let Some(job) = self.state.jobs.get(id) else {
+                continue;
+            };
+            let (limit, Some(attempt)) = (job.spec.time_limit_ms, &job.attempt) else {
+                continue;
+            };
             let stopping = matches!(attempt.phase, berth_types::AttemptPhase::Stopping(_));
             if limit > 0 && !stopping && attempt.started_ms + limit <= self.now_ms {
-                self.proposals.push(Command::ExpireAttempt { job: *id, epoch: attempt.epoch }, None);
+                self.proposals.push(
+                    Command::ExpireAttempt {
+                        job: *id,
+                        epoch: attempt.epoch,
+                    },
+                    None,
+                );
             }
         }
     }
@@ -276,7 +319,10 @@ impl Replica {
     fn on_ready(&mut self, ready: Ready, out: &mut Vec<Effect>) {
         for message in ready.messages {
             let to = MasterId(message.to);
-            out.push(Effect::SendPeer { to, message: PeerMessage::Raft(message) });
+            out.push(Effect::SendPeer {
+                to,
+                message: PeerMessage::Raft(message),
+            });
         }
         if let Some(persist) = ready.persist {
             out.push(Effect::Persist(persist));
@@ -302,26 +348,36 @@ impl Replica {
                 self.state = state;
                 self.applied = index;
                 self.raft.on_applied(index);
-                out.push(Effect::HistoryGap { through: self.state.finished });
+                out.push(Effect::HistoryGap {
+                    through: self.state.finished,
+                });
                 self.tell_masters(out);
             }
-            Err(error) => self.stop(format!("the leader's snapshot at index {index} cannot be read: {error}"), out),
+            Err(error) => self.stop(
+                format!("the leader's snapshot at index {index} cannot be read: {error}"),
+                out,
+            ),
         }
     }
 
     fn on_committed(&mut self, entry: &Entry, out: &mut Vec<Effect>) {
-        if entry.kind == EntryKind::Membership {
-            if let Err(error) = self.raft.apply_membership(entry) {
-                self.stop(error.to_string(), out);
-                return;
-            }
+        if entry.kind == EntryKind::Membership
+            && let Err(error) = self.raft.apply_membership(entry)
+        {
+            self.stop(error.to_string(), out);
+            return;
         }
         if !entry.data.is_empty() {
             match codec::decode_entry(&entry.data) {
                 Ok(log_entry) => self.apply_entry(entry.index, &log_entry, out),
                 Err(error) => {
                     let index = entry.index;
-                    self.stop(format!("log entry {index} cannot be read, is this binary too old? {error}"), out);
+                    self.stop(
+                        format!(
+                            "log entry {index} cannot be read, is this binary too old? {error}"
+                        ),
+                        out,
+                    );
                     return;
                 }
             }
@@ -333,14 +389,27 @@ impl Replica {
         }
         let every = self.config.check_every;
         if every > 0 && entry.index.is_multiple_of(every) && self.alarm.is_none() {
-            self.alarm = self.state.check().err().and_then(|broken| broken.first().map(ToString::to_string));
+            self.alarm = self
+                .state
+                .check()
+                .err()
+                .and_then(|broken| broken.first().map(ToString::to_string));
         }
     }
 
     fn apply_entry(&mut self, index: u64, entry: &LogEntry, out: &mut Vec<Effect>) {
-        let Applied { results, events, finished, touched } = apply(&mut self.state, index, entry);
+        let Applied {
+            results,
+            events,
+            finished,
+            touched,
+        } = apply(&mut self.state, index, entry);
         let own = entry.tag.proposer == self.config.proposer;
-        let waiters = if own { self.proposals.take_waiters(entry.tag.seq) } else { Vec::new() };
+        let waiters = if own {
+            self.proposals.take_waiters(entry.tag.seq)
+        } else {
+            Vec::new()
+        };
         for (waiter, result) in waiters.into_iter().zip(&results) {
             let Some(waiter) = waiter else { continue };
             let response = answers::response_to(&waiter.request, result);
@@ -361,20 +430,32 @@ impl Replica {
     }
 
     /// What a committed command means to the leader beyond the state.
-    fn on_applied_command(&mut self, command: &Command, result: &CommandResult, out: &mut Vec<Effect>) {
+    fn on_applied_command(
+        &mut self,
+        command: &Command,
+        result: &CommandResult,
+        out: &mut Vec<Effect>,
+    ) {
         match command {
             Command::Bootstrap { .. } | Command::SetMaster { .. } => self.tell_masters(out),
             _ => {}
         }
-        let Some(lead) = self.lead.as_mut() else { return };
+        let Some(lead) = self.lead.as_mut() else {
+            return;
+        };
         lead.agents.on_committed(&self.state, command);
         match (command, result) {
             (Command::ApplyPlan { .. }, CommandResult::Bundles(verdicts)) => {
-                lead.rounds.on_plan_applied(verdicts.iter().any(Result::is_err));
+                lead.rounds
+                    .on_plan_applied(verdicts.iter().any(Result::is_err));
             }
             (Command::ApplyPlan { .. }, _) => lead.rounds.on_plan_applied(true),
             (Command::RegisterNode { spec, .. }, CommandResult::Rejected(why)) => {
-                self.close_session_of(&spec.name, &format!("the registration was refused: {why}"), out);
+                self.close_session_of(
+                    &spec.name,
+                    &format!("the registration was refused: {why}"),
+                    out,
+                );
             }
             (Command::RegisterNode { spec, .. }, _) => {
                 lead.rounds.want();
@@ -383,12 +464,19 @@ impl Replica {
             (Command::MarkNodeLost { node, .. }, _) => {
                 lead.rounds.want();
                 if let Some(name) = self.state.nodes.get(node).map(|n| n.spec.name.clone()) {
-                    self.close_session_of(&name, "this node was out of contact and counts as lost", out);
+                    self.close_session_of(
+                        &name,
+                        "this node was out of contact and counts as lost",
+                        out,
+                    );
                 }
             }
             (Command::RecordTasks { tasks, .. }, _) => {
                 // A task that runs frees nothing.
-                if tasks.iter().any(|(_, task)| matches!(task, TaskInventory::Ended(_))) {
+                if tasks
+                    .iter()
+                    .any(|(_, task)| matches!(task, TaskInventory::Ended(_)))
+                {
                     lead.rounds.want();
                 }
             }
@@ -401,13 +489,22 @@ impl Replica {
     fn follow_leadership(&mut self, out: &mut Vec<Effect>) -> bool {
         let caught_up = self.raft.ready_to_lead() && self.applied >= self.raft.commit();
         let mut changed = false;
-        if self.raft.ready_to_lead() && self.state.cluster_id == 0 && caught_up && !self.bootstrapping {
-            if let Some(bootstrap) = &self.config.bootstrap {
-                let (cluster_id, masters) = (bootstrap.cluster_id, bootstrap.masters.clone());
-                self.proposals.push(Command::Bootstrap { cluster_id, masters }, None);
-                self.bootstrapping = true;
-                changed = true;
-            }
+        if self.raft.ready_to_lead()
+            && self.state.cluster_id == 0
+            && caught_up
+            && !self.bootstrapping
+            && let Some(bootstrap) = &self.config.bootstrap
+        {
+            let (cluster_id, masters) = (bootstrap.cluster_id, bootstrap.masters.clone());
+            self.proposals.push(
+                Command::Bootstrap {
+                    cluster_id,
+                    masters,
+                },
+                None,
+            );
+            self.bootstrapping = true;
+            changed = true;
         }
         if !self.raft.ready_to_lead() {
             self.bootstrapping = false;
@@ -415,22 +512,41 @@ impl Replica {
                 let leader = self.leader_info();
                 for session in lead.agents.session_ids() {
                     let reason = "leadership has moved".to_owned();
-                    out.push(Effect::CloseAgent { session, reason, leader: leader.clone() });
+                    out.push(Effect::CloseAgent {
+                        session,
+                        reason,
+                        leader: leader.clone(),
+                    });
                 }
             }
         } else if self.lead.is_none() && caught_up && self.state.cluster_id != 0 {
             let agents = Agents::new(&self.state, self.now_ms);
             let (last_slow_ms, last_progress_ms) = (self.now_ms, self.now_ms);
             let (rounds, replacing) = (Rounds::default(), BTreeMap::new());
-            self.lead = Some(Lead { agents, rounds, replacing, last_slow_ms, last_progress_ms });
+            self.lead = Some(Lead {
+                agents,
+                rounds,
+                replacing,
+                last_slow_ms,
+                last_progress_ms,
+            });
             changed = true;
         }
-        let now = (self.raft.leader().map(MasterId), self.raft.term(), self.lead.is_some());
+        let now = (
+            self.raft.leader().map(MasterId),
+            self.raft.term(),
+            self.lead.is_some(),
+        );
         if now != self.told {
             self.told = now;
             let (leader, term, is_self) = now;
-            let leader = leader.map(|id| (id, self.state.masters.get(&id).cloned().unwrap_or_default()));
-            out.push(Effect::LeaderChanged { leader, term, is_self });
+            let leader =
+                leader.map(|id| (id, self.state.masters.get(&id).cloned().unwrap_or_default()));
+            out.push(Effect::LeaderChanged {
+                leader,
+                term,
+                is_self,
+            });
             self.reroute(out);
             changed = true;
         }
@@ -438,15 +554,27 @@ impl Replica {
     }
 
     fn leader_info(&self) -> Option<MasterInfo> {
-        let leader = self.raft.leader().map(MasterId).filter(|id| *id != self.config.id)?;
-        self.told_masters.iter().find(|(id, _)| *id == leader).map(|(_, info)| info.clone())
+        let leader = self
+            .raft
+            .leader()
+            .map(MasterId)
+            .filter(|id| *id != self.config.id)?;
+        self.told_masters
+            .iter()
+            .find(|(id, _)| *id == leader)
+            .map(|(_, info)| info.clone())
     }
 
     /// Tells the shell whom to talk to, if that has changed.
     fn tell_masters(&mut self, out: &mut Vec<Effect>) {
         let masters: Vec<_> = match (&self.config.bootstrap, self.state.masters.is_empty()) {
             (Some(bootstrap), true) => bootstrap.masters.clone(),
-            _ => self.state.masters.iter().map(|(id, info)| (*id, info.clone())).collect(),
+            _ => self
+                .state
+                .masters
+                .iter()
+                .map(|(id, info)| (*id, info.clone()))
+                .collect(),
         };
         if masters != self.told_masters {
             self.told_masters.clone_from(&masters);
@@ -458,21 +586,39 @@ impl Replica {
         let size = self.raft.log_size();
         let due = size.entries_since_snapshot >= self.config.snapshot_entries
             || size.bytes_since_snapshot >= self.config.snapshot_bytes;
-        if due && self.snapshot_at.is_none() && self.stopped.is_none() && self.raft.snapshot_meta(self.applied).is_some() {
+        if due
+            && self.snapshot_at.is_none()
+            && self.stopped.is_none()
+            && self.raft.snapshot_meta(self.applied).is_some()
+        {
             self.snapshot_at = Some(self.applied);
-            out.push(Effect::TakeSnapshot { index: self.applied, state: Box::new(self.state.clone()) });
+            out.push(Effect::TakeSnapshot {
+                index: self.applied,
+                state: Box::new(self.state.clone()),
+            });
         }
     }
 
     fn on_snapshot_taken(&mut self, index: u64, data: Bytes, out: &mut Vec<Effect>) {
         for origin in self.calls.copies.remove(&index).unwrap_or_default() {
-            self.respond(origin, Response::Snapshot { index, data: data.to_vec() }, out);
+            self.respond(
+                origin,
+                Response::Snapshot {
+                    index,
+                    data: data.to_vec(),
+                },
+                out,
+            );
         }
         if self.snapshot_at == Some(index) {
             self.snapshot_at = None;
             // Term and membership are filled in by the facade from its log.
-            let meta = SnapshotMeta { index, ..SnapshotMeta::default() };
-            self.raft.compact(Snapshot { meta, data }, self.config.keep_entries);
+            let meta = SnapshotMeta {
+                index,
+                ..SnapshotMeta::default()
+            };
+            self.raft
+                .compact(Snapshot { meta, data }, self.config.keep_entries);
         }
     }
 
@@ -481,7 +627,11 @@ impl Replica {
             self.raft.stop(reason.clone());
             if let Some(lead) = self.lead.take() {
                 for session in lead.agents.session_ids() {
-                    out.push(Effect::CloseAgent { session, reason: "this master has stopped".into(), leader: None });
+                    out.push(Effect::CloseAgent {
+                        session,
+                        reason: "this master has stopped".into(),
+                        leader: None,
+                    });
                 }
             }
             self.stopped = Some(reason.clone());

@@ -72,7 +72,8 @@ impl PeerMessage {
         let payload = bytes.split_off(1);
         match bytes[0] {
             RAFT => {
-                let message = berth_raft::Message::decode(payload).map_err(|e| PeerDecodeError::Raft(e.to_string()))?;
+                let message = berth_raft::Message::decode(payload)
+                    .map_err(|e| PeerDecodeError::Raft(e.to_string()))?;
                 Ok(PeerMessage::Raft(message))
             }
             FORWARD => {

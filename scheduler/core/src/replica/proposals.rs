@@ -34,7 +34,7 @@ fn size_hint(command: &Command) -> usize {
     const RECORD: usize = 48;
     match command {
         Command::SubmitJob { spec, .. } => 160 + spec.text_bytes() + RECORD * spec.groups.len(),
-        Command::ApplyPlan { bundles, .. } => bundles.iter().map(|b| bundle_size(b)).sum(),
+        Command::ApplyPlan { bundles, .. } => bundles.iter().map(bundle_size).sum(),
         Command::RecordTasks { tasks, .. } => RECORD * (1 + tasks.len()),
         Command::RecordProgress { progress } => RECORD * (1 + progress.len()),
         Command::RegisterNode { spec, .. } => 256 + 128 * spec.gpus.len(),
@@ -45,7 +45,11 @@ fn size_hint(command: &Command) -> usize {
 
 /// A guess at a bundle's encoded size.
 pub(super) fn bundle_size(bundle: &crate::Bundle) -> usize {
-    let starts: usize = bundle.starts.iter().map(|s| 24 + s.because.len() + 16 * s.placements.len()).sum();
+    let starts: usize = bundle
+        .starts
+        .iter()
+        .map(|s| 24 + s.because.len() + 16 * s.placements.len())
+        .sum();
     starts + 64 * bundle.evictions.len()
 }
 
@@ -79,7 +83,10 @@ impl Proposals {
 
     /// Everybody who waits, when leadership is lost.
     pub(super) fn drain(&mut self) -> Vec<Waiter> {
-        let flown = std::mem::take(&mut self.waiters).into_values().flatten().flatten();
+        let flown = std::mem::take(&mut self.waiters)
+            .into_values()
+            .flatten()
+            .flatten();
         let mut all: Vec<Waiter> = flown.collect();
         all.extend(self.queue.drain(..).filter_map(|(_, waiter)| waiter));
         self.batches.clear();
@@ -96,7 +103,12 @@ impl Proposals {
     }
 
     /// The next batch of entries, and their callers; `None` if there is nothing to do or enough in flight.
-    fn next_batch(&mut self, stamp_ms: u64, proposer: u64, limits: (usize, usize)) -> Option<Vec<Drafted>> {
+    fn next_batch(
+        &mut self,
+        stamp_ms: u64,
+        proposer: u64,
+        limits: (usize, usize),
+    ) -> Option<Vec<Drafted>> {
         let (max_entry_bytes, max_in_flight) = limits;
         if self.queue.is_empty() || self.batches.len() >= max_in_flight {
             return None;
@@ -115,8 +127,18 @@ impl Proposals {
                 waiters.push(waiter);
             }
             self.last_seq += 1;
-            let tag = ProposalTag { proposer, seq: self.last_seq };
-            batch.push(Drafted { entry: LogEntry { tag, stamp_ms, commands }, waiters });
+            let tag = ProposalTag {
+                proposer,
+                seq: self.last_seq,
+            };
+            batch.push(Drafted {
+                entry: LogEntry {
+                    tag,
+                    stamp_ms,
+                    commands,
+                },
+                waiters,
+            });
         }
         Some(batch)
     }
@@ -124,7 +146,13 @@ impl Proposals {
     /// Puts a refused batch back where it was.
     fn put_back(&mut self, batch: Vec<Drafted>) {
         for drafted in batch.into_iter().rev() {
-            for pair in drafted.entry.commands.into_iter().zip(drafted.waiters).rev() {
+            for pair in drafted
+                .entry
+                .commands
+                .into_iter()
+                .zip(drafted.waiters)
+                .rev()
+            {
                 self.queue.push_front(pair);
             }
         }
@@ -152,9 +180,20 @@ impl Replica {
         if !self.raft.ready_to_lead() {
             return false;
         }
-        let limits = (self.config.max_entry_bytes, self.config.max_batches_in_flight);
-        let Some(batch) = self.proposals.next_batch(self.now_ms, self.config.proposer, limits) else { return false };
-        let encoded: Vec<_> = batch.iter().map(|d| codec::encode_entry(&d.entry)).collect();
+        let limits = (
+            self.config.max_entry_bytes,
+            self.config.max_batches_in_flight,
+        );
+        let Some(batch) = self
+            .proposals
+            .next_batch(self.now_ms, self.config.proposer, limits)
+        else {
+            return false;
+        };
+        let encoded: Vec<_> = batch
+            .iter()
+            .map(|d| codec::encode_entry(&d.entry))
+            .collect();
         match self.raft.propose_all(encoded) {
             Ok(()) => {
                 self.proposals.flown(batch);

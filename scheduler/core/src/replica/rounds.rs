@@ -59,15 +59,26 @@ impl Replica {
     /// Starts a round if one is due. True if the policy was asked.
     pub(super) fn start_round(&mut self, out: &mut Vec<Effect>) -> bool {
         let now_ms = self.now_ms;
-        let Some(lead) = self.lead.as_mut() else { return false };
+        let Some(lead) = self.lead.as_mut() else {
+            return false;
+        };
         let rounds = &mut lead.rounds;
-        if rounds.asked.is_some_and(|(_, at)| at + ANSWER_TIMEOUT_MS <= now_ms) {
+        if rounds
+            .asked
+            .is_some_and(|(_, at)| at + ANSWER_TIMEOUT_MS <= now_ms)
+        {
             rounds.asked = None;
         }
         let overdue = rounds.last_round_ms + self.config.round_tick_ms <= now_ms;
         let due = rounds.is_idle() && (rounds.wanted || overdue) && rounds.next_ms <= now_ms;
-        let evicting = || self.state.nodes.values().any(|n| n.drain.as_ref().is_some_and(|d| d.evict) && !n.jobs.is_empty());
-        let work = || !self.state.pending.is_empty() || !self.state.reservations.is_empty() || evicting();
+        let evicting = || {
+            self.state
+                .nodes
+                .values()
+                .any(|n| n.drain.as_ref().is_some_and(|d| d.evict) && !n.jobs.is_empty())
+        };
+        let work =
+            || !self.state.pending.is_empty() || !self.state.reservations.is_empty() || evicting();
         if !due || self.alarm.is_some() || self.state.alarm.is_some() {
             return false;
         }
@@ -82,22 +93,32 @@ impl Replica {
         rounds.asked = Some((round, now_ms));
         let now_ms = now_ms.max(self.state.time_ms);
         let seed = self.config.seed ^ self.raft.term().rotate_left(32) ^ round;
-        let view = Box::new(View { round, seed, now_ms, state: self.state.clone() });
+        let view = Box::new(View {
+            round,
+            seed,
+            now_ms,
+            state: self.state.clone(),
+        });
         out.push(Effect::AskPolicy { round, view });
         true
     }
 
     pub(super) fn on_policy_answer(&mut self, round: u64, plan: Option<Box<Plan>>) {
-        let Some(lead) = self.lead.as_mut() else { return };
+        let Some(lead) = self.lead.as_mut() else {
+            return;
+        };
         let rounds = &mut lead.rounds;
-        let Some((_, asked_ms)) = rounds.asked.take_if(|(asked, _)| *asked == round) else { return };
+        let Some((_, asked_ms)) = rounds.asked.take_if(|(asked, _)| *asked == round) else {
+            return;
+        };
         let took = self.now_ms.saturating_sub(asked_ms);
         rounds.last_took_ms = took;
         rounds.next_ms = self.now_ms + took * PAUSE_FACTOR;
         let Some(plan) = plan else { return };
         rounds.waiting = plan.waiting;
         for (job, reason) in plan.rejects {
-            self.proposals.push(Command::RejectJob { job, reason }, None);
+            self.proposals
+                .push(Command::RejectJob { job, reason }, None);
         }
         if plan.bundles.is_empty() {
             return;
@@ -108,14 +129,26 @@ impl Replica {
             let size = bundle_size(&bundle);
             if !part.is_empty() && bytes + size > MAX_PLAN_BYTES {
                 let bundles = std::mem::take(&mut part);
-                self.proposals.push(Command::ApplyPlan { plan: plan_id, bundles }, None);
+                self.proposals.push(
+                    Command::ApplyPlan {
+                        plan: plan_id,
+                        bundles,
+                    },
+                    None,
+                );
                 rounds.in_flight += 1;
                 bytes = 0;
             }
             bytes += size;
             part.push(bundle);
         }
-        self.proposals.push(Command::ApplyPlan { plan: plan_id, bundles: part }, None);
+        self.proposals.push(
+            Command::ApplyPlan {
+                plan: plan_id,
+                bundles: part,
+            },
+            None,
+        );
         rounds.in_flight += 1;
     }
 }
