@@ -41,6 +41,8 @@ pub struct Raft {
     applied: u64,
     /// Ticks that each peer has waited for a snapshot.
     snapshot_waits: Vec<(PeerId, u32)>,
+    /// Index of a snapshot that was shown to raft-rs as if this member were in it; see `welcome_snapshot`.
+    pub(crate) welcomed: Option<u64>,
 }
 
 impl std::fmt::Debug for Raft {
@@ -92,6 +94,7 @@ impl Raft {
             install: None,
             applied,
             snapshot_waits: Vec::new(),
+            welcomed: None,
         };
         raft.settle();
         Ok(raft)
@@ -123,7 +126,7 @@ impl Raft {
     /// # Errors
     /// [`RaftError::Refused`] for a message that makes no sense (nothing changed). [`RaftError::LostLog`] or
     /// [`RaftError::Fatal`]: the replica has stopped for good.
-    pub fn step(&mut self, m: Message) -> Result<(), RaftError> {
+    pub fn step(&mut self, mut m: Message) -> Result<(), RaftError> {
         self.ensure_running()?;
         let verdict = judge(&m, &self.situation()).inspect_err(|e| {
             if matches!(e, RaftError::LostLog { .. }) {
@@ -134,6 +137,7 @@ impl Raft {
             return Ok(());
         }
         let from = m.from;
+        self.welcome_snapshot(&mut m);
         let message = eraft::message_to(m)?;
         let outcome = self.guarded(|node| node.step(message))?;
         self.settle();
@@ -445,6 +449,26 @@ impl Raft {
         .timeout_ticks();
         if r.randomized_election_timeout() != ticks {
             self.node.raft.set_randomized_election_timeout(ticks);
+        }
+    }
+
+    /// A member that is being added may get a snapshot from before its addition, and raft-rs ignores snapshots without the
+    /// receiver. So the receiver is put in as a learner, for raft-rs only; the log that follows says the same.
+    fn welcome_snapshot(&mut self, m: &mut Message) {
+        let id = self.config.id;
+        let Some(meta) = m.snapshot.as_mut().and_then(|s| s.metadata.as_mut()) else {
+            return;
+        };
+        let Some(conf) = meta.conf_state.as_mut() else {
+            return;
+        };
+        if !self.membership.contains(id)
+            && !conf.voters.contains(&id)
+            && !conf.learners.contains(&id)
+        {
+            conf.learners.push(id);
+            conf.learners.sort_unstable();
+            self.welcomed = Some(meta.index);
         }
     }
 

@@ -153,11 +153,16 @@ impl Raft {
     /// Takes what must be durable out of one raft-rs `Ready`, into the in-memory log and the next batch.
     fn collect(&mut self, rd: &mut raft::Ready) {
         if !rd.snapshot().is_empty() {
-            let snapshot = rd.snapshot().clone();
-            let ours = eraft::snapshot_from(&snapshot);
+            let mut ours = eraft::snapshot_from(rd.snapshot());
+            if self.welcomed.take() == Some(ours.meta.index) {
+                let id = self.id();
+                ours.meta.membership.learners.retain(|l| *l != id);
+            }
             self.on_membership(ours.meta.membership.clone());
+            self.node_mut()
+                .mut_store()
+                .reset_to(eraft::snapshot_to(&ours));
             self.draft.replace(ours);
-            self.node_mut().mut_store().reset_to(snapshot);
         }
         let entries = rd.take_entries();
         self.draft.append(&entries);
