@@ -14,6 +14,10 @@ pub const MAX_GROUPS: usize = 32;
 pub const MAX_NAME_LEN: usize = 128;
 /// Most bytes of commands, environment and labels together; keeps entries small.
 pub const MAX_TEXT_BYTES: usize = 24 * 1024;
+/// Most arguments of one command, and most GPU types of one group.
+pub const MAX_ITEMS: usize = 1024;
+/// Longest time that a task may take to stop: an eviction, a drain or a cancel waits for it.
+pub const MAX_GRACE_MS: u64 = 3_600_000;
 
 /// What happens to an attempt when a node that holds part of it is lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -197,7 +201,9 @@ impl JobState {
 impl JobSpec {
     /// Fewest workers over all groups.
     pub fn min_workers(&self) -> u32 {
-        self.groups.iter().map(|g| g.min_workers).sum()
+        self.groups
+            .iter()
+            .fold(0, |n, g| g.min_workers.saturating_add(n))
     }
 
     /// Every fault of the spec by itself (whether it fits any node is the cluster's to say). Empty if it is sound.
@@ -206,29 +212,36 @@ impl JobSpec {
         name_faults("name", &self.name, &mut faults);
         name_faults("queue", &self.queue, &mut faults);
         name_faults("user", &self.user, &mut faults);
+        self.group_faults(&mut faults);
+        self.text_faults(&mut faults);
+        if self.checkpoint.keep == 0 {
+            let hint = "keep at least 1";
+            faults.push(Fault::new("checkpoint.keep", "0 checkpoints", hint));
+        }
+        if self.grace_ms > MAX_GRACE_MS {
+            let what = format!("{} ms", self.grace_ms);
+            let hint = format!("at most {MAX_GRACE_MS} ms");
+            faults.push(Fault::new("grace", what, hint));
+        }
+        faults
+    }
+
+    fn group_faults(&self, faults: &mut Vec<Fault>) {
         if self.groups.is_empty() {
-            faults.push(Fault::new(
-                "groups",
-                "no group of workers",
-                "add [[groups]] with a command",
-            ));
+            let hint = "add [[groups]] with a command";
+            faults.push(Fault::new("groups", "no group of workers", hint));
         }
         if self.groups.len() > MAX_GROUPS {
-            faults.push(Fault::new(
-                "groups",
-                "too many groups",
-                format!("at most {MAX_GROUPS}"),
-            ));
+            let what = format!("{} groups", self.groups.len());
+            faults.push(Fault::new("groups", what, format!("at most {MAX_GROUPS}")));
+            return;
         }
         for (i, group) in self.groups.iter().enumerate() {
-            group.faults(&format!("groups[{i}]"), &mut faults);
+            group.faults(&format!("groups[{i}]"), faults);
             if self.groups[..i].iter().any(|g| g.name == group.name) {
+                let what = format!("`{}` is used twice", group.name);
                 let field = format!("groups[{i}].name");
-                faults.push(Fault::new(
-                    field,
-                    format!("`{}` is used twice", group.name),
-                    "group names are unique",
-                ));
+                faults.push(Fault::new(field, what, "group names are unique"));
             }
         }
         let most = self
@@ -236,27 +249,22 @@ impl JobSpec {
             .iter()
             .fold(0u64, |n, g| n + u64::from(g.max_workers));
         if most > u64::from(MAX_WORKERS) {
-            faults.push(Fault::new(
-                "groups",
-                format!("{most} workers in all"),
-                format!("at most {MAX_WORKERS}"),
-            ));
+            let what = format!("{most} workers in all");
+            faults.push(Fault::new("groups", what, format!("at most {MAX_WORKERS}")));
         }
+    }
+
+    fn text_faults(&self, faults: &mut Vec<Fault>) {
         if self.text_bytes() > MAX_TEXT_BYTES {
             let what = format!("commands, env and labels take {} bytes", self.text_bytes());
-            faults.push(Fault::new(
-                "env",
-                what,
-                format!("at most {MAX_TEXT_BYTES}; put large data into files"),
-            ));
+            let hint = format!("at most {MAX_TEXT_BYTES}; put large data into files");
+            faults.push(Fault::new("env", what, hint));
         }
         for key in self.env.keys() {
             if key.is_empty() || key.contains(['=', '\0']) {
-                faults.push(Fault::new(
-                    "env",
-                    format!("`{key}` is no variable name"),
-                    "use letters, digits and `_`",
-                ));
+                let what = format!("`{}` is no variable name", key.escape_debug());
+                let hint = "use letters, digits and `_`";
+                faults.push(Fault::new("env", what, hint));
             }
         }
         if self.env.values().any(|v| v.contains('\0')) {
@@ -266,26 +274,19 @@ impl JobSpec {
                 "remove it",
             ));
         }
-        if self.checkpoint.keep == 0 {
-            faults.push(Fault::new(
-                "checkpoint.keep",
-                "0 checkpoints",
-                "keep at least 1",
-            ));
-        }
-        for (field, dir) in [
+        let directories = [
             ("work_dir", &self.work_dir),
             ("checkpoint.dir", &self.checkpoint.dir),
-        ] {
-            if !dir.is_empty() && !dir.starts_with('/') {
-                faults.push(Fault::new(
-                    field,
-                    format!("`{dir}` is not absolute"),
-                    "start with `/`",
-                ));
+        ];
+        for (field, directory) in directories {
+            if !directory.is_empty() && !directory.starts_with('/') {
+                let what = format!("`{directory}` is not absolute");
+                faults.push(Fault::new(field, what, "start with `/`"));
+            }
+            if directory.contains('\0') {
+                faults.push(Fault::new(field, "contains a NUL byte", "remove it"));
             }
         }
-        faults
     }
 
     /// Bytes of free text, which is what makes a spec large.
@@ -324,6 +325,17 @@ impl GroupSpec {
                 "contains a NUL byte",
                 "remove it",
             ));
+        }
+        let items = [
+            ("command", self.command.len()),
+            ("resources.gpu_types", self.resources.gpu_types.len()),
+        ];
+        for (field, count) in items {
+            if count > MAX_ITEMS {
+                let what = format!("{count} items");
+                let hint = format!("at most {MAX_ITEMS}");
+                faults.push(Fault::new(format!("{at}.{field}"), what, hint));
+            }
         }
         if self.min_workers == 0 {
             faults.push(Fault::new(
@@ -374,10 +386,10 @@ pub(crate) fn name_faults(field: &str, name: &str, faults: &mut Vec<Fault>) {
             format!("{} bytes long", name.len()),
             format!("at most {MAX_NAME_LEN}"),
         ));
-    } else if name.chars().any(|c| c.is_control() || c == '/') {
+    } else if name == "." || name == ".." || name.chars().any(|c| c.is_control() || c == '/') {
         faults.push(Fault::new(
             field,
-            "contains a control character or `/`",
+            "is `.` or `..`, or contains a control character or `/`",
             "use letters, digits, `-`, `_` and `.`",
         ));
     }
