@@ -5,5 +5,6 @@
 //!
 //! Start reading at [`keeper`] (the parent of all tasks, which outlives the agent), then `daemon` (the event loop).
 
+pub mod config;
 pub mod keeper;
 pub mod layout;

@@ -1,0 +1,114 @@
+use super::*;
+
+fn host() -> Host {
+    Host {
+        name: "h1".into(),
+        cpus: 4,
+        mem_bytes: 1 << 33,
+    }
+}
+
+fn faults(text: &str) -> Vec<String> {
+    let faults = Config::parse(text, &host()).unwrap_err();
+    faults.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_small_file_takes_the_rest_from_the_host() {
+    let config =
+        Config::parse("masters = [\"127.0.0.1:7401\"]\ndata_dir = \"/d\"", &host()).unwrap();
+    assert_eq!(config.node.name, "h1");
+    assert_eq!(
+        (config.node.millicpu, config.node.mem_bytes),
+        (4_000, 1 << 33)
+    );
+    assert_eq!(
+        (config.node.port_first, config.node.port_count),
+        (20_000, 1_000)
+    );
+    assert!(!config.node.simulated_gpus && config.node.gpus.is_empty());
+    assert_eq!(config.heartbeat, Duration::from_secs(1));
+}
+
+#[test]
+fn gpus_are_multiplied_and_simulated() {
+    let text = r#"
+        name = "gpu-01"
+        masters = ["127.0.0.1:7401", "localhost:7402"]
+        data_dir = "/d"
+        cpus = 2.5
+        memory = "3GiB"
+        rack = "r7"
+        ports = "30000-30009"
+        [labels]
+        zone = "a"
+        [[gpus]]
+        model = "a100"
+        memory = "80GiB"
+        count = 2
+        nvlink_group = 3
+        [[gpus]]
+        model = "t4"
+        memory = "16GiB"
+        count = 2
+        numa = 1
+    "#;
+    let node = Config::parse(text, &host()).unwrap().node;
+    assert!(node.simulated_gpus);
+    assert_eq!((node.millicpu, node.mem_bytes), (2_500, 3 << 30));
+    assert_eq!((node.port_first, node.port_count), (30_000, 10));
+    let models: Vec<_> = node
+        .gpus
+        .iter()
+        .map(|g| (g.model.as_str(), g.numa))
+        .collect();
+    assert_eq!(models, [("a100", 0), ("a100", 0), ("t4", 1), ("t4", 1)]);
+    assert_eq!(node.gpus[0].nvlink_group, node.gpus[1].nvlink_group);
+    assert_ne!(node.gpus[2].nvlink_group, node.gpus[3].nvlink_group);
+    assert_eq!(node.gpus[3].uuid, "SIM-gpu-01-3");
+}
+
+#[test]
+fn every_fault_is_told_at_once() {
+    let text = r#"
+        masters = ["nowhere"]
+        data_dir = "relative"
+        adress = "127.0.0.1"
+        address = "0.0.0.0"
+        ports = "9-1"
+        heartbeat = "soon"
+        cpus = -1
+        [[gpus]]
+        modell = "a100"
+        memory = "lots"
+    "#;
+    let told = faults(text);
+    for part in [
+        "masters[0]: `nowhere` is no `host:port`",
+        "data_dir: `relative` is not absolute",
+        "adress: unknown key (did you mean `address`?)",
+        "address: `0.0.0.0` is not a loopback address (use 127.0.0.1 until mutual TLS",
+        "ports: 9-1 is no range",
+        "heartbeat: `soon` is no duration",
+        "cpus: `-1` is not possible",
+        "gpus[0].modell: unknown key (did you mean `model`?)",
+        "gpus[0].memory: `\"lots\"` is no amount",
+        "gpus[0].model: missing",
+    ] {
+        assert!(
+            told.iter().any(|t| t.starts_with(part)),
+            "{part} not in {told:#?}"
+        );
+    }
+    assert_eq!(told.len(), 10, "{told:#?}");
+}
+
+#[test]
+fn what_is_missing_is_told() {
+    let told = faults("");
+    assert_eq!(told.len(), 2, "{told:#?}");
+    assert!(told[0].starts_with("masters: no master") && told[1].starts_with("data_dir: missing"));
+    let long = format!("masters = [\"a:1\"]\ndata_dir = \"/{}\"", "x".repeat(120));
+    assert!(faults(&long)[0].contains("at most 107"));
+    assert!(faults("masters = 3 3")[0].starts_with("file: "));
+}
