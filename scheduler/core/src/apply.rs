@@ -39,9 +39,6 @@ mod submit;
 mod tasks;
 mod transition;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

@@ -22,6 +22,8 @@ pub const STATE_VERSION: u8 = 1;
 pub const FINISHED_VERSION: u8 = 1;
 /// Largest entry that is read.
 pub const MAX_ENTRY_BYTES: usize = 1 << 20;
+/// Most commands in one entry.
+pub const MAX_COMMANDS: usize = 65_536;
 /// Commands known to this binary; their numbers in the log are below.
 const COMMANDS: u32 = 16;
 
@@ -34,6 +36,9 @@ pub enum CodecError {
     /// Longer than anything written.
     #[error("entry of {0} bytes, more than {MAX_ENTRY_BYTES}")]
     TooLong(usize),
+    /// More commands than any leader puts into an entry.
+    #[error("entry of {0} commands, more than {MAX_COMMANDS}")]
+    TooManyCommands(u32),
     /// Written by a newer binary.
     #[error("{what} in format {found}; this binary reads {known}: upgrade it")]
     Version {
@@ -80,8 +85,11 @@ pub fn decode_entry(bytes: &[u8]) -> Result<LogEntry, CodecError> {
     let body = body(bytes, WHAT, ENTRY_VERSION)?;
     let (head, mut rest) = take::<(ProposalTag, u64, u32)>(body, WHAT)?;
     let (tag, stamp_ms, count) = head;
-    // Each command takes at least one byte, so a count beyond what is left is a lie that costs nothing.
-    let capacity = usize::try_from(count).unwrap_or(0).min(rest.len() / 8);
+    if usize::try_from(count).map_or(true, |count| count > MAX_COMMANDS) {
+        return Err(CodecError::TooManyCommands(count));
+    }
+    // No command takes less than two bytes, so a count beyond what is left is a lie that costs nothing.
+    let capacity = usize::try_from(count).unwrap_or(0).min(rest.len() / 2);
     let mut commands = Vec::with_capacity(capacity);
     for _ in 0..count {
         let (number, _) = take::<u32>(rest, WHAT)?;

@@ -5,7 +5,6 @@ use berth_types::{Epoch, Fault, JobId, MasterId, NodeId};
 use thiserror::Error;
 
 use super::PlanFault;
-use crate::state::KEY_WINDOW_MS;
 
 /// Why a command (or a bundle of a plan) was refused. Nothing changed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -165,7 +164,4 @@ impl Rejection {
         };
         ApiError::new(kind, reason, self.to_string(), hint)
     }
-
-    /// Length of the window in which a submission may be repeated, for hints.
-    pub const KEY_WINDOW_MS: u64 = KEY_WINDOW_MS;
 }

@@ -8,6 +8,7 @@
 mod derive;
 mod job;
 mod node;
+mod persistent;
 mod shape;
 mod usage;
 
@@ -47,12 +48,14 @@ pub struct State {
     /// Format that all masters can apply.
     pub cluster_version: u32,
     /// Where masters listen.
+    #[serde(with = "persistent::map")]
     pub masters: OrdMap<MasterId, MasterInfo>,
     /// State time: never runs backwards.
     pub time_ms: u64,
     /// Id of the next job.
     pub next_job: u64,
     /// Unfinished jobs.
+    #[serde(with = "persistent::map")]
     pub jobs: OrdMap<JobId, Arc<Job>>,
     /// Jobs that wait for resources, in the order of their turn. Derived from `jobs`.
     #[serde(skip)]
@@ -61,6 +64,7 @@ pub struct State {
     #[serde(skip)]
     pub active: OrdSet<JobId>,
     /// All nodes ever seen.
+    #[serde(with = "persistent::map")]
     pub nodes: OrdMap<NodeId, Arc<Node>>,
     /// Node names. Derived from `nodes`.
     #[serde(skip)]
@@ -69,8 +73,10 @@ pub struct State {
     #[serde(skip)]
     pub shapes: OrdMap<Arc<NodeShape>, u32>,
     /// GPUs kept for jobs whose evictions are under way.
+    #[serde(with = "persistent::map")]
     pub reservations: OrdMap<JobId, Arc<Reservation>>,
     /// Idempotency keys; UUIDv7 keys sort by age.
+    #[serde(with = "persistent::map")]
     pub submissions: OrdMap<u128, Submission>,
     /// Keys whose time is before this are refused as expired.
     pub keys_from_ms: u64,
@@ -79,6 +85,7 @@ pub struct State {
     /// Finished jobs by outcome class: completed, failed, cancelled, timed out.
     pub finished_by_class: [u64; 4],
     /// Newest events, oldest first.
+    #[serde(with = "persistent::vector")]
     pub events: Vector<Arc<Event>>,
     /// Sequence number of the next event.
     pub next_event: u64,
