@@ -88,3 +88,18 @@ pub enum Backfill {
     /// Nothing starts behind a job that does not fit.
     Strict,
 }
+
+impl ProposedBundle {
+    /// Start a pending job at the largest size that fits, wherever the planner finds room.
+    pub fn start(job: JobId) -> Self {
+        Self {
+            actions: vec![Action::Start {
+                job,
+                workers: None,
+                slots: None,
+            }],
+            score: 0.0,
+            reason: String::new(),
+        }
+    }
+}

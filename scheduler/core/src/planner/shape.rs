@@ -14,6 +14,13 @@ use super::class::Class;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ShapeId(pub(super) u32);
 
+impl ShapeId {
+    /// Counted from 0 per [`Shapes`].
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// What a job asks for, and which classes of nodes can give it.
 #[derive(Clone, Debug)]
 pub struct Shape<'a> {

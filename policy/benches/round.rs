@@ -1,0 +1,283 @@
+//! Planning rounds at the sizes that Berth is designed for: the policy and the planner together, on one core.
+//!
+//! `cargo bench -p berth-policy` prints the time of one round for each case. The figures that matter are in the names:
+//! a full cluster of 1,000 nodes with 10,000 pending jobs is to take less than 200 ms under `best-fit`, one of 10,000
+//! nodes with 100,000 less than 1 s.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_core::planner::{PlanLimits, decide};
+use berth_core::policy::View;
+use berth_core::state::{Job, Node, State};
+use berth_policy::by_name;
+use berth_types::{
+    Attempt, AttemptPhase, Epoch, GpuInfo, GpuShare, GroupSpec, JobId, JobSpec, NodeId, NodeSpec,
+    Rank, Resources, TaskPhase, TaskPlacement, TaskRecord,
+};
+use criterion::{Criterion, criterion_group, criterion_main};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+const GPUS: u16 = 8;
+const NOW_MS: u64 = 10_000_000;
+
+/// A cluster and its queue.
+#[derive(Clone, Copy)]
+struct Case {
+    nodes: u32,
+    pending: u64,
+    /// True if one-GPU jobs fill every GPU.
+    full: bool,
+    /// True if no two pending jobs ask for the same.
+    distinct: bool,
+}
+
+fn node_spec(id: u32) -> NodeSpec {
+    let model = if id.is_multiple_of(4) { "h100" } else { "a100" };
+    let gpu = |gpu: u16| GpuInfo {
+        uuid: format!("GPU-{id}-{gpu}"),
+        model: model.to_owned(),
+        mem_bytes: 80 << 30,
+        nvlink_group: gpu / 4,
+        numa: gpu / 4,
+    };
+    NodeSpec {
+        name: format!("n{id}"),
+        rack: format!("r{}", id / 32),
+        millicpu: 128_000,
+        mem_bytes: 1 << 40,
+        gpus: (0..GPUS).map(gpu).collect(),
+        port_first: 20_000,
+        port_count: 1_000,
+        ..NodeSpec::default()
+    }
+}
+
+/// Sizes as in published traces: mostly one GPU, a tail of gangs, some elastic, some fractional, half with estimates.
+fn job_spec(case: Case, index: u64, rng: &mut ChaCha8Rng) -> JobSpec {
+    let (workers, milligpu): (u32, u32) = match rng.next_u32() % 16 {
+        0..=6 => (1, 1_000),
+        7 => (1, 500),
+        8..=9 => (1, 2_000),
+        10..=11 => (1, 4_000),
+        12..=13 => (1, 8_000),
+        14 => (4, 8_000),
+        _ => (16, 8_000),
+    };
+    let mut cpus = 1_000 * milligpu.div_ceil(1_000);
+    if case.distinct {
+        cpus += u32::try_from(index).unwrap_or(0) % 900;
+    }
+    let group = GroupSpec {
+        name: "worker".to_owned(),
+        command: vec!["train".to_owned()],
+        min_workers: workers,
+        max_workers: workers + u32::from(rng.next_u32().is_multiple_of(8)),
+        gang: true,
+        resources: Resources {
+            milligpu,
+            millicpu: cpus,
+            mem_bytes: u64::from(cpus) << 20,
+            gpu_types: if index.is_multiple_of(3) {
+                vec!["a100".to_owned()]
+            } else {
+                Vec::new()
+            },
+            gpu_mem_bytes: 0,
+        },
+        node_labels: Default::default(),
+    };
+    JobSpec {
+        name: format!("job-{index}"),
+        user: "bench".to_owned(),
+        groups: vec![group],
+        expected_ms: if index.is_multiple_of(2) {
+            60_000 + index
+        } else {
+            0
+        },
+        ..JobSpec::default()
+    }
+}
+
+fn running(id: u64, node: u32, gpu: u16) -> Job {
+    let spec = JobSpec {
+        groups: vec![GroupSpec {
+            name: "worker".to_owned(),
+            command: vec!["train".to_owned()],
+            min_workers: 1,
+            max_workers: 1,
+            gang: true,
+            resources: Resources {
+                milligpu: 1_000,
+                millicpu: 1_000,
+                ..Resources::default()
+            },
+            node_labels: Default::default(),
+        }],
+        expected_ms: if id.is_multiple_of(3) {
+            3_600_000 + id
+        } else {
+            0
+        },
+        ..JobSpec::default()
+    };
+    let mut job = Job::new(JobId(id), Arc::new(spec), 0);
+    let gpus = vec![GpuShare {
+        gpu,
+        milligpu: 1_000,
+    }];
+    let placement = TaskPlacement {
+        rank: Rank(0),
+        group: 0,
+        node: NodeId(node),
+        gpus,
+    };
+    job.epoch = Epoch(1);
+    job.attempt = Some(Box::new(Attempt {
+        epoch: Epoch(1),
+        phase: AttemptPhase::Running,
+        tasks: vec![TaskRecord {
+            placement,
+            phase: TaskPhase::Running { since_ms: id },
+        }],
+        master_port: 20_000 + gpu,
+        started_ms: id,
+        resumed_step: None,
+        placed_because: String::new(),
+    }));
+    job
+}
+
+fn view(case: Case) -> View {
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    let mut state = State::new();
+    for id in 1..=case.nodes {
+        let node = Node::new(NodeId(id), Arc::new(node_spec(id)), 1, 0);
+        state.nodes.insert(NodeId(id), Arc::new(node));
+    }
+    let mut next = 1;
+    if case.full {
+        for node in 1..=case.nodes {
+            for gpu in 0..GPUS {
+                state
+                    .jobs
+                    .insert(JobId(next), Arc::new(running(next, node, gpu)));
+                next += 1;
+            }
+        }
+    }
+    for index in 0..case.pending {
+        let spec = job_spec(case, index, &mut rng);
+        let job = Job::new(JobId(next), Arc::new(spec), 0);
+        state.jobs.insert(JobId(next), Arc::new(job));
+        next += 1;
+    }
+    state.rebuild_derived();
+    View {
+        round: 1,
+        seed: 1,
+        now_ms: NOW_MS,
+        state,
+    }
+}
+
+fn measure(bench: &mut Criterion, name: &str, policy: &str, case: Case, limits: &PlanLimits) {
+    let view = view(case);
+    let mut policy = by_name(policy).expect("it is listed");
+    let plan = decide(&mut *policy, &view, limits);
+    let name = format!(
+        "{name} ({} start, {} shapes)",
+        plan.stats.starts, plan.stats.shapes
+    );
+    bench.bench_function(&name, |b| {
+        b.iter(|| decide(&mut *policy, black_box(&view), limits))
+    });
+}
+
+fn rounds(bench: &mut Criterion) {
+    let limits = PlanLimits::default();
+    let all = PlanLimits {
+        max_starts: usize::MAX,
+        ..limits.clone()
+    };
+    let case = |nodes, pending, full| Case {
+        nodes,
+        pending,
+        full,
+        distinct: false,
+    };
+    for policy in ["fifo", "srtf", "best-fit"] {
+        let name = |text: &str| format!("{policy}: {text}");
+        measure(
+            bench,
+            &name("full, 1,000 nodes, 10,000 pending"),
+            policy,
+            case(1_000, 10_000, true),
+            &limits,
+        );
+        measure(
+            bench,
+            &name("empty, 1,000 nodes, 10,000 pending"),
+            policy,
+            case(1_000, 10_000, false),
+            &limits,
+        );
+        measure(
+            bench,
+            &name("full, 10,000 nodes, 100,000 pending"),
+            policy,
+            case(10_000, 100_000, true),
+            &limits,
+        );
+        measure(
+            bench,
+            &name("1 node, 50 pending"),
+            policy,
+            case(1, 50, false),
+            &limits,
+        );
+    }
+    let policy = "best-fit";
+    measure(
+        bench,
+        "best-fit: empty, no limit of starts, 1,000 nodes, 10,000 pending",
+        policy,
+        case(1_000, 10_000, false),
+        &all,
+    );
+    let distinct = Case {
+        distinct: true,
+        ..case(1_000, 10_000, true)
+    };
+    measure(
+        bench,
+        "best-fit: full, all shapes distinct, 1,000 nodes, 10,000 pending",
+        policy,
+        distinct,
+        &limits,
+    );
+    let distinct = Case {
+        distinct: true,
+        ..case(10_000, 100_000, true)
+    };
+    measure(
+        bench,
+        "best-fit: full, all shapes distinct, 10,000 nodes, 100,000 pending",
+        policy,
+        distinct,
+        &limits,
+    );
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(2));
+    targets = rounds
+}
+criterion_main!(benches);
