@@ -5,5 +5,6 @@ mod bytes;
 mod invariants;
 mod laws;
 mod make;
+mod random;
 mod script;
 mod scripts;
