@@ -1,1 +1,10 @@
-//! berth-sim
+//! The tool `berth-sim`: runs Berth's simulated world from the command line.
+//!
+//! Owns threads, terminals and the choice of policies around `berth-world`, which stays pure. Must not know: how a
+//! world works, real clusters, networks.
+//!
+//! Start reading at [`chaos`] (many seeds of faults), then [`cli`].
+
+pub mod chaos;
+pub mod cli;
+pub mod report;

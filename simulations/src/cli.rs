@@ -1,0 +1,93 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Runs Berth's masters, agents and clients in virtual time.
+#[derive(Debug, Parser)]
+#[command(name = "berth-sim", version, about, max_term_width = 100)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Inject faults into a simulated cluster and check every promise, seed by seed.
+    ///
+    /// Exit codes: 0 if every seed kept every promise, 1 if one did not.
+    Chaos(ChaosOptions),
+}
+
+/// Which seeds, and how to tell of them.
+#[derive(Clone, Debug, Args)]
+pub struct ChaosOptions {
+    /// How many seeds to run.
+    #[arg(long, default_value_t = 300, conflicts_with = "seed")]
+    pub seeds: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 1, conflicts_with = "seed")]
+    pub start: u64,
+    /// Run this seed only.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Threads; one per core if 0.
+    #[arg(long, short = 'j', default_value_t = 0)]
+    pub jobs: usize,
+    /// Go on after a failure instead of stopping.
+    #[arg(long)]
+    pub keep_going: bool,
+    /// Print the whole event log (with --seed), and what each seed draws.
+    #[arg(long, short)]
+    pub verbose: bool,
+    /// Print for people or for scripts.
+    #[arg(long, short, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// A table for people.
+    Table,
+    /// JSON with stable keys.
+    Json,
+}
+
+impl ChaosOptions {
+    /// The seeds to run, those that once found something first.
+    pub fn seeds(&self) -> Vec<u64> {
+        if let Some(seed) = self.seed {
+            return vec![seed];
+        }
+        let asked = self.start..self.start.saturating_add(self.seeds);
+        let known: Vec<u64> = berth_world::regressions::SEEDS
+            .iter()
+            .map(|(seed, _)| *seed)
+            .collect();
+        let fresh = asked.filter(|seed| !known.contains(seed));
+        known.iter().copied().chain(fresh).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+        let parsed = Arguments::try_parse_from(["berth-sim", "chaos", "--seed", "7"]);
+        let Ok(Arguments {
+            command: Command::Chaos(options),
+        }) = parsed
+        else {
+            panic!("a seed is a valid request")
+        };
+        assert_eq!(options.seeds(), [7]);
+        let both = ["berth-sim", "chaos", "--seed", "7", "--seeds", "3"];
+        assert!(Arguments::try_parse_from(both).is_err());
+    }
+}

@@ -1,0 +1,284 @@
+//! Agents: starts and crashes of agents and machines, steps of agent cores, and what a shell owes them.
+
+use berth_agent_core::{
+    AgentConfig, AgentCore, DamagedCheckpoint, Effect, Input, PrepareFault, Prepared,
+};
+use berth_types::{CheckpointRecord, LaunchTask, Rank};
+
+use super::{EPOCH_MS, Event, PowerOn, World};
+use crate::chronicle::Actor;
+use crate::digest::Digest;
+use crate::machine::{Keeper, MachineBoot};
+use crate::report::Violation;
+use crate::stream::Frame;
+
+/// How often an agent's tick is due.
+const AGENT_TICK_MS: u64 = 100;
+
+impl World<'_> {
+    pub(crate) fn on_machine_starts(&mut self, number: usize) {
+        let machine = &mut self.machines[number];
+        if machine.power {
+            return;
+        }
+        machine.power = true;
+        machine.boot += 1;
+        machine.keeper = Keeper::new(self.fates.machine.bits() | 1);
+        let boot = machine.boot;
+        self.note(
+            Actor::Machine(number),
+            "gets power for the {}. time",
+            [boot, 0, 0, 0],
+        );
+        self.calendar.after(100, Event::AgentStarts(number));
+        let keeper = PowerOn {
+            machine: number,
+            boot,
+        };
+        self.calendar.after(100, Event::KeeperLease(keeper));
+    }
+
+    /// Power is gone: agent, keeper and processes with it.
+    pub(crate) fn lose_machine(&mut self, number: usize) {
+        let machine = &mut self.machines[number];
+        if !machine.power {
+            return;
+        }
+        machine.power = false;
+        machine.agent = None;
+        machine.keeper = Keeper::default();
+        let session = machine.session.take();
+        self.note(Actor::Machine(number), "loses power", [0; 4]);
+        if let Some(session) = session {
+            self.agent_end_lost(session, true);
+        }
+    }
+
+    pub(crate) fn on_agent_starts(&mut self, number: usize) {
+        let now = self.now();
+        let machine = &mut self.machines[number];
+        if !machine.power || machine.agent.is_some() {
+            return;
+        }
+        machine.agent_boot += 1;
+        machine.dialing = false;
+        machine.session = None;
+        let clock = EPOCH_MS + now + machine.skew_ms;
+        let config = AgentConfig::default();
+        machine.agent = Some(AgentCore::new(config, machine.fence, clock));
+        let state = Input::KeeperState {
+            incarnation: machine.keeper.incarnation,
+            tasks: machine.keeper.state(),
+        };
+        let boot = machine.agent_boot;
+        self.note(
+            Actor::Machine(number),
+            "starts its agent for the {}. time",
+            [boot, 0, 0, 0],
+        );
+        let at = self.agent_of(number);
+        self.calendar.after(AGENT_TICK_MS, Event::AgentTick(at));
+        self.step_agent(number, state);
+    }
+
+    /// The agent's process ends without warning; keeper and tasks live on.
+    pub(crate) fn crash_agent(&mut self, number: usize) {
+        let machine = &mut self.machines[number];
+        if machine.agent.take().is_none() {
+            return;
+        }
+        let session = machine.session.take();
+        self.note(Actor::Machine(number), "loses its agent", [0; 4]);
+        if let Some(session) = session {
+            self.agent_end_lost(session, false);
+        }
+    }
+
+    pub(crate) fn on_agent_tick(&mut self, at: MachineBoot) {
+        if self.agent_runs(at) {
+            self.calendar.after(AGENT_TICK_MS, Event::AgentTick(at));
+            self.step_agent(at.machine, Input::Tick);
+        }
+    }
+
+    pub(crate) fn on_agent_hears(&mut self, at: MachineBoot, input: Input) {
+        if self.agent_runs(at) {
+            self.step_agent(at.machine, input);
+        }
+    }
+
+    /// One input for a running agent.
+    pub(crate) fn step_agent(&mut self, number: usize, input: Input) {
+        let now = self.now();
+        let machine = &mut self.machines[number];
+        let clock = EPOCH_MS + now + machine.skew_ms;
+        let Some(agent) = machine.agent.as_mut() else {
+            return;
+        };
+        let spoke = matches!(input, Input::Directive { .. });
+        let mut effects = Vec::new();
+        agent.step(clock, input, &mut effects);
+        let refused = effects.iter().any(|e| matches!(e, Effect::Refused { .. }));
+        if spoke && !refused {
+            machine.heard_ms = now;
+        }
+        let held = agent.held() as u64;
+        let dial = agent.wants_connection() && !machine.dialing;
+        machine.dialing |= dial;
+        let at = self.agent_of(number);
+        self.log.mark(
+            now,
+            Actor::Machine(number),
+            effects.len() as u64,
+            (held << 1) | u64::from(spoke),
+        );
+        if dial {
+            let pause = self.fates.machine.between(0, 100);
+            self.calendar.after(pause, Event::Dial(at));
+        }
+        for effect in effects {
+            self.on_agent_effect(at, effect);
+        }
+    }
+
+    fn on_agent_effect(&mut self, at: MachineBoot, effect: Effect) {
+        match effect {
+            Effect::Register {
+                session,
+                incarnation,
+                fence,
+                inventory,
+            } => {
+                let cluster_id = fence.cluster_id;
+                self.send_up(
+                    session,
+                    Frame::Register {
+                        incarnation,
+                        cluster_id,
+                        inventory,
+                    },
+                );
+            }
+            Effect::Report { session, report } => self.send_up(session, Frame::Report(report)),
+            Effect::SaveFence(fence) => self.machines[at.machine].fence = fence,
+            Effect::Prepare { launch } => {
+                let result = self.prepare(&launch);
+                let delay = self.fates.machine.between(1, 20);
+                let key = launch.key;
+                self.agent_later(at, delay, Input::Prepared { key, result });
+            }
+            Effect::Spawn { .. }
+            | Effect::Signal { .. }
+            | Effect::PersistExit { .. }
+            | Effect::Forget { .. }
+            | Effect::RenewLease { .. } => self.order_keeper(at, effect),
+            Effect::VerifyCheckpoint {
+                job,
+                epoch,
+                step,
+                path,
+                save_ms,
+                ..
+            } => {
+                let record = CheckpointRecord {
+                    epoch,
+                    step,
+                    path,
+                    bytes: 1_000,
+                    manifest_sha256: format!("{job}-{epoch}-{step}"),
+                    save_ms,
+                };
+                let result = Ok(record);
+                let delay = self.fates.machine.between(5, 50);
+                let input = Input::CheckpointVerified {
+                    job,
+                    epoch,
+                    step,
+                    result,
+                };
+                self.agent_later(at, delay, input);
+            }
+            Effect::PruneCheckpoints { .. } | Effect::TellTask { .. } => {}
+            Effect::Disconnect { session } => {
+                let machine = &mut self.machines[at.machine];
+                if machine.session == Some(session) {
+                    machine.session = None;
+                }
+                self.agent_end_lost(session, false);
+            }
+            Effect::Refused { session, refusal } => {
+                let text = refusal.to_string();
+                self.say(
+                    Actor::Machine(at.machine),
+                    "refuses a directive of session {}",
+                    [session, 0, 0, 0],
+                    &text,
+                );
+            }
+        }
+    }
+
+    /// An order to the keeper, through a pipe that keeps the order.
+    fn order_keeper(&mut self, at: MachineBoot, effect: Effect) {
+        let pipe = &mut self.machines[at.machine].pipe_ms;
+        let arrives = self.calendar.now_ms() + self.fates.machine.between(0, 3);
+        *pipe = arrives.max(*pipe);
+        let event = Event::KeeperActs {
+            machine: at,
+            order: Box::new(effect),
+        };
+        self.calendar.at(*pipe, event);
+    }
+
+    /// A fact for this agent, if it still runs then.
+    pub(crate) fn agent_later(&mut self, machine: MachineBoot, delay_ms: u64, input: Input) {
+        let input = Box::new(input);
+        self.calendar
+            .after(delay_ms, Event::AgentHears { machine, input });
+    }
+
+    fn prepare(&mut self, launch: &LaunchTask) -> Result<Prepared, PrepareFault> {
+        let faulty = self.healing.is_none();
+        if faulty && launch.key.rank == Rank(0) {
+            let rate = self.options.spawn_fault_per_mille;
+            if self.fates.machine.chance(rate) {
+                let port = launch.master_port;
+                return Err(PrepareFault::PortInUse { port });
+            }
+        }
+        let rate = self
+            .load
+            .behaviour(launch)
+            .map_or(0, |b| b.damaged_per_mille);
+        let mut prepared = Prepared {
+            checkpoint_dir: format!("/checkpoints/{}/{}", launch.key.job, launch.key.epoch),
+            ..Prepared::default()
+        };
+        for record in &launch.resume_from {
+            let sum = Digest::of_bytes(record.manifest_sha256.as_bytes());
+            if sum % 1_000 >= u64::from(rate) {
+                prepared.resume = Some(record.clone());
+                break;
+            }
+            prepared.damaged.push(DamagedCheckpoint {
+                epoch: record.epoch,
+                step: record.step,
+                reason: "simulated damage".into(),
+            });
+        }
+        let ordered = launch
+            .resume_from
+            .windows(2)
+            .all(|w| (w[0].epoch, w[0].step) > (w[1].epoch, w[1].step));
+        let older = launch
+            .resume_from
+            .iter()
+            .all(|c| c.epoch < launch.key.epoch);
+        self.judge(Violation::unless(
+            ordered && older,
+            "a job resumes from its newest checkpoint",
+            || format!("{:?} was handed {:?}", launch.key, launch.resume_from),
+        ));
+        Ok(prepared)
+    }
+}

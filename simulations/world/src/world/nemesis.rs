@@ -1,0 +1,348 @@
+//! Faults: what strikes, for how long, and the operator's part in it.
+
+use berth_core::replica::{Bootstrap, Input};
+use berth_types::MasterId;
+use berth_types::api::{ErrorKind, Response};
+
+use super::setup::master_id;
+use super::{Event, Relief, World};
+use crate::chronicle::Actor;
+use crate::client::Operation;
+use crate::host::{Host, Realm};
+use crate::network::Place;
+use crate::options::FaultKind;
+use crate::report::Violation;
+
+/// A master that is being replaced.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Replacing {
+    /// Host of the one that goes.
+    pub(crate) old: usize,
+}
+
+impl World<'_> {
+    pub(crate) fn on_strike(&mut self, kind: FaultKind, pace_ms: u64) {
+        if self.healing.is_some() {
+            return;
+        }
+        let next = self.fates.fault.between(1, 2 * pace_ms);
+        self.calendar.after(next, Event::Strike { kind, pace_ms });
+        if self.strike(kind) {
+            *self.faults.entry(kind).or_default() += 1;
+            self.say(Actor::World, "fault", [0; 4], kind.name());
+        }
+    }
+
+    /// Hosts of the real cluster that are part of it.
+    fn members(&self) -> Vec<usize> {
+        let real = |h: &&Host| h.realm == Realm::Real && !h.removed;
+        self.hosts.iter().filter(real).map(|h| h.number).collect()
+    }
+
+    fn strike(&mut self, kind: FaultKind) -> bool {
+        let members = self.members();
+        let host = self.fates.fault.pick(&members);
+        let machine = self.fates.fault.index(self.machines.len());
+        let long = self.fates.fault.between(200, 12_000);
+        match (kind, host) {
+            (FaultKind::MasterCrash, Some(host)) => self.strike_master(host, long),
+            (FaultKind::LeaderCrash, _) => {
+                let leader = members.into_iter().find(|h| self.hosts[*h].leads.is_some());
+                leader.is_some_and(|host| self.strike_master(host, long))
+            }
+            (FaultKind::DiskError, Some(host)) => {
+                let reason = "injected".to_owned();
+                self.step_master(host, Input::PersistFailed(reason));
+                true
+            }
+            (FaultKind::DiskCrawl, Some(host)) => {
+                self.hosts[host].disk.crawling = true;
+                self.relieve(long, Relief::DiskRecovers(host))
+            }
+            (FaultKind::AgentCrash, _) => {
+                self.crash_agent(machine);
+                let pause = self.fates.fault.between(50, 15_000);
+                self.calendar.after(pause, Event::AgentStarts(machine));
+                true
+            }
+            (FaultKind::MachineLoss, _) => {
+                self.lose_machine(machine);
+                let pause = self.fates.fault.between(1_000, 30_000);
+                self.calendar.after(pause, Event::MachineStarts(machine));
+                true
+            }
+            (FaultKind::MasterIsolated, Some(host)) => {
+                self.isolate_master(host);
+                self.relieve(long, Relief::MendMaster(host))
+            }
+            (FaultKind::OneWayCut, Some(host)) => {
+                let others: Vec<usize> = members.into_iter().filter(|h| *h != host).collect();
+                let Some(other) = self.fates.fault.pick(&others) else {
+                    return false;
+                };
+                self.network.cut(Place::Master(host), Place::Master(other));
+                self.relieve(long, Relief::MendMaster(host))
+            }
+            (FaultKind::MastersSplit, Some(host)) => self.split_masters(host, &members, long),
+            (FaultKind::MachineIsolated, _) => {
+                for host in members {
+                    self.cut_both(Place::Machine(machine), Place::Master(host));
+                }
+                let long = self.fates.fault.between(500, 25_000);
+                self.relieve(long, Relief::MendMachine(machine))
+            }
+            (FaultKind::MachineCutPartly, _) => self.cut_partly(machine, &members, long),
+            (FaultKind::StreamReset, _) => {
+                let Some(session) = self.machines[machine].session else {
+                    return false;
+                };
+                for agent in [true, false] {
+                    let delay = self.network.delay(&mut self.fates.network);
+                    self.calendar
+                        .after(delay, Event::EndNotices { session, agent });
+                }
+                true
+            }
+            (FaultKind::Storm, _) => {
+                let loss = self.fates.fault.between(100, 600);
+                self.network.storm_per_mille = u32::try_from(loss).unwrap_or(0);
+                self.relieve(long, Relief::Calm)
+            }
+            (FaultKind::Drain, _) => self.strike_drain(machine, long),
+            (FaultKind::MasterReplaced, Some(host)) => self.replace_master(host),
+            (FaultKind::Impostor, _) => self.add_impostor(long),
+            (FaultKind::OperatorFence, _) => self.fence_dead_machine(),
+            (_, None) => false,
+        }
+    }
+
+    fn relieve(&mut self, delay_ms: u64, relief: Relief) -> bool {
+        self.calendar.after(delay_ms, Event::Relief(relief));
+        true
+    }
+
+    fn strike_master(&mut self, host: usize, pause_ms: u64) -> bool {
+        let up = self.hosts[host].is_up();
+        self.crash_master(host);
+        self.calendar.after(pause_ms, Event::MasterStarts(host));
+        up
+    }
+
+    fn cut_both(&mut self, one: Place, other: Place) {
+        self.network.cut(one, other);
+        self.network.cut(other, one);
+    }
+
+    fn isolate_master(&mut self, host: usize) {
+        let here = Place::Master(host);
+        for other in 0..self.hosts.len() {
+            self.cut_both(here, Place::Master(other));
+        }
+        for machine in 0..self.machines.len() {
+            self.cut_both(here, Place::Machine(machine));
+        }
+        // Clients still reach it, now and then: it must not serve them stale answers.
+        if self.fates.fault.chance(500) {
+            for client in 0..self.clients.len() {
+                self.cut_both(here, Place::Client(client));
+            }
+        }
+    }
+
+    fn split_masters(&mut self, host: usize, members: &[usize], long: u64) -> bool {
+        let mut others: Vec<usize> = members.iter().copied().filter(|h| *h != host).collect();
+        self.fates.fault.shuffle(&mut others);
+        let half = others.len() / 2;
+        let mut here = vec![host];
+        here.extend(others.iter().take(half));
+        for one in &here {
+            for other in others.iter().skip(half) {
+                self.cut_both(Place::Master(*one), Place::Master(*other));
+            }
+            self.relieve(long, Relief::MendMaster(*one));
+        }
+        true
+    }
+
+    fn cut_partly(&mut self, machine: usize, members: &[usize], long: u64) -> bool {
+        let here = Place::Machine(machine);
+        for host in members {
+            match self.fates.fault.between(0, 3) {
+                0 => self.cut_both(here, Place::Master(*host)),
+                1 => self.network.cut(here, Place::Master(*host)),
+                2 => self.network.cut(Place::Master(*host), here),
+                _ => {}
+            }
+        }
+        self.relieve(long, Relief::MendMachine(machine))
+    }
+
+    fn strike_drain(&mut self, machine: usize, long: u64) -> bool {
+        let name = self.machines[machine].spec.name.clone();
+        if self.newest.1.node_named(&name).is_none() || self.drained.contains(&name) {
+            return false;
+        }
+        self.drained.insert(name.clone());
+        let evict = self.fates.fault.chance(500);
+        self.operate(Operation::Drain {
+            name,
+            drain: true,
+            evict,
+        });
+        self.relieve(long, Relief::Undrain(machine))
+    }
+
+    /// Queues an operator's change.
+    pub(crate) fn operate(&mut self, operation: Operation) {
+        let operator = self.operator();
+        self.clients[operator].operations.push_back(operation);
+    }
+
+    fn replace_master(&mut self, old: usize) -> bool {
+        let serving = self.newest.1.cluster_id != 0;
+        if self.replacing.is_some() || !serving {
+            return false;
+        }
+        if !self.newest.1.masters.contains_key(&self.hosts[old].id) {
+            return false;
+        }
+        let new = self.add_host(Realm::Real, None);
+        let peers = self.newest.1.masters.iter();
+        self.hosts[new].peers = peers.map(|(id, info)| (*id, info.clone())).collect();
+        self.replacing = Some(Replacing { old });
+        self.note(
+            Actor::World,
+            "host {} replaces host {}",
+            [new as u64, old as u64, 0, 0],
+        );
+        if self.fates.fault.chance(400) {
+            // Its disk is gone for good: that is why it is replaced.
+            self.crash_master(old);
+            self.hosts[old].removed = true;
+        }
+        self.calendar.after(100, Event::MasterStarts(new));
+        self.operate(Operation::Add {
+            id: master_id(new),
+            info: Host::address(new),
+            replaces: master_id(old),
+        });
+        true
+    }
+
+    fn add_impostor(&mut self, long: u64) -> bool {
+        let served = self.machines.iter().filter(|m| m.fence.cluster_id != 0);
+        let victims: Vec<usize> = served.map(|m| m.number).collect();
+        if victims.is_empty()
+            || self
+                .hosts
+                .iter()
+                .any(|h| h.realm == Realm::Impostor && !h.removed)
+        {
+            return false;
+        }
+        let number = self.hosts.len();
+        let bootstrap = Bootstrap {
+            cluster_id: self.options.seed.wrapping_add(77) | 1 << 63,
+            masters: vec![(master_id(number), Host::address(number))],
+        };
+        let host = self.add_host(Realm::Impostor, Some(bootstrap));
+        self.calendar.after(1, Event::MasterStarts(host));
+        for victim in victims {
+            self.machines[victim].learn(host);
+            self.machines[victim].hint = None;
+            if let Some(session) = self.machines[victim].session.filter(|_| victim % 2 == 0) {
+                self.on_end_notices(session, true);
+                self.machines[victim].hint = Some(host);
+            }
+        }
+        self.relieve(long, Relief::ImpostorLeaves(host))
+    }
+
+    fn fence_dead_machine(&mut self) -> bool {
+        let lost = |name: &str| self.newest.1.node_named(name).is_some_and(|n| n.lost);
+        let dead = self
+            .machines
+            .iter()
+            .find(|m| !m.power && lost(&m.spec.name));
+        let Some(dead) = dead else { return false };
+        let (name, machine) = (dead.spec.name.clone(), dead.number);
+        self.operate(Operation::Fence { name, machine });
+        true
+    }
+
+    pub(crate) fn on_relief(&mut self, relief: Relief) {
+        match relief {
+            Relief::MendMaster(host) => self.network.mend(Place::Master(host)),
+            Relief::MendMachine(machine) => self.network.mend(Place::Machine(machine)),
+            Relief::Calm => self.network.storm_per_mille = 0,
+            Relief::DiskRecovers(host) => self.hosts[host].disk.crawling = false,
+            Relief::Undrain(machine) => {
+                let name = self.machines[machine].spec.name.clone();
+                if self.drained.remove(&name) {
+                    self.operate(Operation::Drain {
+                        name,
+                        drain: false,
+                        evict: false,
+                    });
+                }
+            }
+            Relief::ImpostorLeaves(host) => {
+                self.crash_master(host);
+                self.hosts[host].removed = true;
+                for machine in &mut self.machines {
+                    machine.addresses.retain(|known| *known != host);
+                }
+            }
+        }
+    }
+
+    /// An operator's change was answered.
+    pub(crate) fn on_operated(
+        &mut self,
+        operation: Operation,
+        answer: &Response,
+    ) -> Result<(), Violation> {
+        let operator = Actor::Client(self.operator());
+        let done = matches!(answer, Response::Done(_));
+        let reason = match answer {
+            Response::Error(error) => error.reason.as_str(),
+            _ => "",
+        };
+        self.say(
+            operator,
+            "is answered",
+            [0; 4],
+            &format!("{operation:?}: {answer:?}"),
+        );
+        let kept = match &operation {
+            Operation::Add { replaces, .. } => {
+                // The leader removes the old one by itself; after a failover in between, this does.
+                let id: MasterId = *replaces;
+                self.operate(Operation::Remove { id });
+                done
+            }
+            Operation::Remove { .. } => self.on_removed(done || reason == "NO_SUCH_MASTER"),
+            Operation::Why { .. } => match answer {
+                Response::Why(why) => !why.reason.is_empty() && !why.text.is_empty(),
+                Response::Error(error) => error.kind != ErrorKind::Internal,
+                _ => false,
+            },
+            // The node may have come back in the meantime.
+            Operation::Fence { .. } => done || !reason.is_empty(),
+            Operation::Drain { .. } | Operation::Cancel { .. } => done,
+        };
+        Violation::unless(kept, "calls get the answer that they deserve", || {
+            format!("{operation:?} was answered {answer:?}")
+        })
+    }
+
+    fn on_removed(&mut self, removed: bool) -> bool {
+        let Some(Replacing { old }) = self.replacing.filter(|_| removed) else {
+            return removed;
+        };
+        self.crash_master(old);
+        self.hosts[old].removed = true;
+        self.replacing = None;
+        true
+    }
+}
