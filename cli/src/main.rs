@@ -1,3 +1,5 @@
 //! The `berth` binary.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    berth_cli::run()
+}

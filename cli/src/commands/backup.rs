@@ -1,0 +1,79 @@
+//! The cluster's state into a file, and a new cluster out of one.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::{Context, Outcome};
+use crate::args::Restore;
+use crate::failure::Failure;
+use crate::local::daemons::SCHEDULER;
+use crate::local::process::find_program;
+
+/// `berth backup FILE`. The file is there whole and durable, or not at all.
+pub(super) async fn backup(context: &Context, path: &Path) -> Outcome {
+    let client = context.client()?;
+    let mut stream = client.snapshot().await?;
+    let half = path.with_added_extension("part");
+    let failed = |e| Failure::file(&half, e);
+    let mut file = File::create(&half).map_err(failed)?;
+    let mut hash = Sha256::new();
+    let (mut index, mut total, mut bytes) = (0, 0, 0u64);
+    while let Some(chunk) = stream
+        .message()
+        .await
+        .map_err(|s| Failure::from(berth_proto::from_status(&s)))?
+    {
+        (index, total) = (chunk.index, chunk.total_bytes);
+        bytes += chunk.data.len() as u64;
+        hash.update(&chunk.data);
+        file.write_all(&chunk.data).map_err(failed)?;
+    }
+    if bytes != total || total == 0 {
+        let _ = std::fs::remove_file(&half);
+        return Err(Failure::local(
+            format!("the master sent {bytes} of {total} bytes"),
+            "try again; nothing was written",
+        ));
+    }
+    file.sync_all().map_err(failed)?;
+    std::fs::rename(&half, path).map_err(|e| Failure::file(path, e))?;
+    if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        File::open(parent)
+            .and_then(|d| d.sync_all())
+            .map_err(|e| Failure::file(parent, e))?;
+    }
+    let sha256: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+    let file = path.display().to_string();
+    let sentence =
+        format!("saved {bytes} bytes to {file}: the state at log index {index}, sha256 {sha256}");
+    let value = json!({ "file": file, "bytes": bytes, "index": index, "sha256": sha256 });
+    context.screen.say(&sentence, value, &file)?;
+    Ok(0)
+}
+
+/// `berth restore FILE`: the master's own program does it, since only it knows its files.
+pub(super) fn restore(args: &Restore) -> Outcome {
+    if !args.file.is_file() {
+        let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+        return Err(Failure::file(&args.file, missing));
+    }
+    let program = find_program(SCHEDULER)?;
+    let error = Command::new(&program)
+        .arg("restore")
+        .arg("--backup")
+        .arg(&args.file)
+        .arg("--data-dir")
+        .arg(&args.data_dir)
+        .arg("--id")
+        .arg(args.id.to_string())
+        .arg("--master")
+        .arg(format!("{}={}", args.id, args.address))
+        .exec();
+    Err(Failure::file(program, error))
+}

@@ -1,0 +1,101 @@
+//! What each command does. Every command ends with an exit code or a [`Failure`].
+
+mod backup;
+mod events;
+mod follow;
+mod jobs;
+mod logs;
+mod masters;
+mod nodes;
+mod processes;
+mod shell;
+mod submit;
+
+use clap::CommandFactory;
+
+use crate::address::{Address, Sources};
+use crate::args::{Cli, Command, Global};
+use crate::bench;
+use crate::client::Client;
+use crate::failure::Failure;
+use crate::show::{Screen, other};
+
+/// The outcome of a command: its exit code.
+pub(crate) type Outcome = Result<u8, Failure>;
+
+/// What every command may need.
+pub(crate) struct Context {
+    /// Flags of every command.
+    pub(crate) global: Global,
+    /// What names the masters.
+    pub(crate) sources: Sources,
+    /// Where answers go.
+    pub(crate) screen: Screen,
+}
+
+impl Context {
+    /// Where the masters are.
+    pub(crate) fn address(&self) -> Result<Address, Failure> {
+        self.sources.resolve()
+    }
+
+    /// A client of the cluster that is meant.
+    pub(crate) fn client(&self) -> Result<Client, Failure> {
+        Ok(Client::new(self.address()?.masters, self.global.timeout))
+    }
+}
+
+/// Runs a command.
+pub(crate) async fn run(cli: Cli) -> Outcome {
+    let global = cli.global;
+    let context = Context {
+        sources: Sources::of_process(global.addr.clone(), global.dir.clone()),
+        screen: Screen::new(global.output, !global.no_heading),
+        global,
+    };
+    let context = &context;
+    match cli.command {
+        Command::Submit(args) => submit::submit(context, args).await,
+        Command::Run(args) => submit::run(context, args).await,
+        Command::Validate(args) => submit::validate(context, &args),
+        Command::Jobs(args) => jobs::list(context, &args).await,
+        Command::Job { id } => jobs::show(context, &id).await,
+        Command::Logs(args) => logs::show(context, &args).await,
+        Command::Cancel(args) => jobs::cancel(context, &args).await,
+        Command::Why { id, placed } => jobs::why(context, &id, placed).await,
+        Command::Nodes => nodes::list(context).await,
+        Command::Node(args) => nodes::one(context, args).await,
+        Command::Drain {
+            nodes,
+            reason,
+            evict,
+        } => nodes::drain(context, &nodes, &reason, evict).await,
+        Command::Undrain { nodes } => nodes::undrain(context, &nodes).await,
+        Command::Events(args) => events::show(context, &args).await,
+        Command::Status => {
+            let status = context.client()?.status().await?;
+            context
+                .screen
+                .print(&other::status(&context.screen, &status))?;
+            Ok(0)
+        }
+        Command::Masters(args) => masters::run(context, args).await,
+        Command::Backup { file } => backup::backup(context, &file).await,
+        Command::Restore(args) => backup::restore(&args),
+        Command::Up(args) => processes::up(context, &args).await,
+        Command::Down(args) => processes::down(context, &args),
+        Command::Dev(args) => processes::dev(context, &args).await,
+        Command::Bench(args) => bench::run(context, args).await,
+        Command::Schema => shell::schema(),
+        Command::Completion { shell } => shell::completion(shell, &mut Cli::command()),
+        Command::ExitCodes => shell::exit_codes(),
+    }
+}
+
+/// The user that submits and cancels.
+pub(crate) fn user_name() -> String {
+    let set = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
+    set("USER")
+        .or_else(|| set("LOGNAME"))
+        .unwrap_or_else(|| format!("uid-{}", rustix::process::getuid().as_raw()))
+}

@@ -1,0 +1,194 @@
+//! Nodes: a line per node as `sinfo -N` has it, one node in full, and the stable keys of both for scripts.
+
+use std::collections::BTreeMap;
+
+use berth_types::{NodeState, NodeView};
+use serde_json::{Value, json};
+
+use super::time::{bytes, milli, rfc3339};
+use super::{Screen, View, facts};
+
+fn state_word(node: &NodeView) -> &'static str {
+    match node.state {
+        NodeState::Ready => "ready",
+        NodeState::Draining => "draining",
+        NodeState::Lost => "lost",
+    }
+}
+
+/// Models of the GPUs with their number: `4 a100`.
+fn models(node: &NodeView) -> String {
+    let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
+    for gpu in &node.spec.gpus {
+        *counts.entry(gpu.model.as_str()).or_default() += 1;
+    }
+    let models: Vec<String> = counts.iter().map(|(m, n)| format!("{n} {m}")).collect();
+    let simulated = if node.spec.simulated_gpus && !node.spec.gpus.is_empty() {
+        " (simulated)"
+    } else {
+        ""
+    };
+    format!("{}{simulated}", models.join(", "))
+}
+
+fn used_milligpu(node: &NodeView) -> u64 {
+    node.used_milligpu.iter().map(|&m| u64::from(m)).sum()
+}
+
+/// All nodes.
+pub(crate) fn list(screen: &Screen, nodes: &[NodeView]) -> View {
+    let mut headings = vec!["NODE", "STATE", "GPUS", "MODEL", "CPUS", "MEMORY", "TASKS"];
+    if screen.wide() {
+        headings.extend(["ADDRESS", "RACK", "SINCE", "VERSION"]);
+    }
+    headings.push("REASON");
+    let rows = nodes.iter().map(|n| {
+        let mut row = vec![
+            n.spec.name.clone(),
+            state_word(n).into(),
+            format!("{}/{}", milli(used_milligpu(n)), n.spec.gpus.len()),
+            models(n),
+            format!(
+                "{}/{}",
+                milli(n.used_millicpu.into()),
+                milli(n.spec.millicpu.into())
+            ),
+            format!("{}/{}", bytes(n.used_mem_bytes), bytes(n.spec.mem_bytes)),
+            n.tasks.to_string(),
+        ];
+        if screen.wide() {
+            row.extend([
+                n.spec.address.clone(),
+                n.spec.rack.clone(),
+                rfc3339(n.since_ms),
+                n.spec.agent_version.clone(),
+            ]);
+        }
+        row.push(n.reason.clone());
+        row
+    });
+    View {
+        text: screen.table(&headings, rows, &["TASKS"]),
+        value: json!({ "nodes": nodes.iter().map(value).collect::<Vec<_>>() }),
+        names: nodes.iter().map(|n| n.spec.name.clone()).collect(),
+    }
+}
+
+/// One node in full.
+pub(crate) fn detail(screen: &Screen, node: &NodeView) -> View {
+    let spec = &node.spec;
+    let labels: Vec<String> = spec
+        .labels
+        .iter()
+        .map(|(k, v)| format!("{k}={v}"))
+        .collect();
+    let jobs: Vec<String> = node.jobs.iter().map(ToString::to_string).collect();
+    let ports = u32::from(spec.port_first) + u32::from(spec.port_count.saturating_sub(1));
+    let mut text = facts(&[
+        ("node", spec.name.clone()),
+        ("id", node.id.to_string()),
+        (
+            "state",
+            format!("{} since {}", state_word(node), rfc3339(node.since_ms)),
+        ),
+        ("reason", node.reason.clone()),
+        (
+            "connected",
+            if node.connected { "yes" } else { "no" }.into(),
+        ),
+        ("address", spec.address.clone()),
+        ("rack", spec.rack.clone()),
+        ("labels", labels.join(" ")),
+        (
+            "cpus",
+            format!(
+                "{} of {} in use",
+                milli(node.used_millicpu.into()),
+                milli(spec.millicpu.into())
+            ),
+        ),
+        (
+            "memory",
+            format!(
+                "{} of {} in use",
+                bytes(node.used_mem_bytes),
+                bytes(spec.mem_bytes)
+            ),
+        ),
+        ("ports", format!("{}-{ports}", spec.port_first)),
+        ("agent", spec.agent_version.clone()),
+        ("tasks", node.tasks.to_string()),
+        ("jobs", jobs.join(" ")),
+    ]);
+    if !spec.gpus.is_empty() {
+        text.push_str(if spec.simulated_gpus {
+            "\ngpus (simulated)\n"
+        } else {
+            "\ngpus\n"
+        });
+        let rows = spec.gpus.iter().enumerate().map(|(i, g)| {
+            let used = node.used_milligpu.get(i).copied().unwrap_or(0);
+            vec![
+                i.to_string(),
+                g.model.clone(),
+                bytes(g.mem_bytes),
+                milli(used.into()),
+                g.nvlink_group.to_string(),
+                g.numa.to_string(),
+                g.uuid.clone(),
+            ]
+        });
+        text.push_str(&screen.table(
+            &["GPU", "MODEL", "MEMORY", "USED", "NVLINK", "NUMA", "UUID"],
+            rows,
+            &["GPU", "MEMORY", "USED"],
+        ));
+    }
+    View {
+        text,
+        value: value(node),
+        names: vec![spec.name.clone()],
+    }
+}
+
+fn value(node: &NodeView) -> Value {
+    let spec = &node.spec;
+    let gpus: Vec<Value> = spec
+        .gpus
+        .iter()
+        .enumerate()
+        .map(|(i, g)| {
+            let used = node.used_milligpu.get(i).copied().unwrap_or(0);
+            json!({
+                "index": i,
+                "uuid": g.uuid,
+                "model": g.model,
+                "memory_bytes": g.mem_bytes,
+                "nvlink_group": g.nvlink_group,
+                "numa": g.numa,
+                "used": f64::from(used) / 1000.0,
+            })
+        })
+        .collect();
+    json!({
+        "id": node.id.to_string(),
+        "name": spec.name,
+        "state": state_word(node),
+        "reason": node.reason,
+        "since": rfc3339(node.since_ms),
+        "connected": node.connected,
+        "address": spec.address,
+        "rack": spec.rack,
+        "labels": spec.labels,
+        "gpus": gpus,
+        "simulated_gpus": spec.simulated_gpus,
+        "gpus_used": used_milligpu(node) as f64 / 1000.0,
+        "cpus": f64::from(spec.millicpu) / 1000.0,
+        "cpus_used": f64::from(node.used_millicpu) / 1000.0,
+        "memory_bytes": spec.mem_bytes,
+        "memory_used_bytes": node.used_mem_bytes,
+        "tasks": node.tasks,
+        "jobs": node.jobs.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "agent_version": spec.agent_version,
+    })
+}
