@@ -1,0 +1,357 @@
+//! The core with its hands: feeds it facts and carries out its effects.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_agent_core::env::{LocalEnv, task_env};
+use berth_agent_core::{AgentConfig, AgentCore, Effect, Input, KeptPhase, KeptTask, StopSignal};
+use berth_proto::v1;
+use berth_proto::v1::agent_message::Kind;
+use berth_types::{AgentReport, NodeSpec, TaskExit, TaskKey};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::config::Config;
+use crate::daemon::event_loop::Clock;
+use crate::daemon::fence_file::FenceFile;
+use crate::daemon::happening::Happenings;
+use crate::daemon::logs::{Logs, Writers};
+use crate::daemon::retention::{self, Retention};
+use crate::daemon::task_socket::{self, Claim, Outbox};
+use crate::keeper::protocol::Request;
+use crate::layout::Layout;
+
+/// How long events wait for others before they are reported together.
+const COALESCE: Duration = Duration::from_millis(1);
+/// Checkpoints verified at once: hashing takes a core each.
+const VERIFIERS: usize = 2;
+/// What tasks inherit of the agent's own environment.
+const INHERITED: [&str; 10] = [
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR",
+];
+/// Without a `PATH` of its own.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A stream to a master.
+#[derive(Debug)]
+struct Session {
+    id: u64,
+    address: String,
+    outbox: mpsc::Sender<v1::AgentMessage>,
+    /// Dropped with the session, which ends the stream.
+    _close: oneshot::Sender<()>,
+}
+
+/// The agent without its event sources.
+#[derive(Debug)]
+pub(super) struct Agent {
+    pub(super) core: AgentCore,
+    pub(super) layout: Layout,
+    pub(super) clock: Clock,
+    pub(super) out: Happenings,
+    pub(super) keeper_requests: Vec<Request>,
+    pub(super) inputs: VecDeque<Input>,
+    pub(super) fence_file: FenceFile,
+    pub(super) verifiers: Arc<Semaphore>,
+    pub(super) tasks: BTreeMap<TaskKey, Vec<Outbox>>,
+    pub(super) writers: Writers,
+    base_env: BTreeMap<String, String>,
+    node: NodeSpec,
+    session: Option<Session>,
+    report: AgentReport,
+    report_at: Option<Instant>,
+    logs: Logs,
+    retention: Option<Retention>,
+    keep: (usize, Duration),
+    ready: bool,
+}
+
+impl Agent {
+    pub(super) fn new(
+        config: Config,
+        layout: Layout,
+        clock: Clock,
+        out: Happenings,
+    ) -> std::io::Result<Self> {
+        let fence_file = FenceFile::open(&layout.fence())?;
+        let times = AgentConfig {
+            heartbeat_ms: millis(config.heartbeat),
+            lease_ms: millis(config.lease),
+            ..AgentConfig::default()
+        };
+        let writers = Writers::default();
+        Ok(Self {
+            core: AgentCore::new(times, fence_file.saved(), clock.now_ms()),
+            logs: Logs::new(layout.clone(), writers.clone()),
+            layout,
+            clock,
+            out,
+            keeper_requests: Vec::new(),
+            inputs: VecDeque::new(),
+            fence_file,
+            verifiers: Arc::new(Semaphore::new(VERIFIERS)),
+            tasks: BTreeMap::new(),
+            writers,
+            base_env: base_env(),
+            node: config.node,
+            session: None,
+            report: AgentReport::default(),
+            report_at: None,
+            retention: None,
+            keep: (config.keep_tasks, config.keep_for),
+            ready: false,
+        })
+    }
+
+    pub(super) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Queues a fact; [`Agent::settle`] takes it.
+    pub(super) fn feed(&mut self, input: Input) {
+        self.inputs.push_back(input);
+    }
+
+    /// Gives the core every queued fact and carries out what follows from it.
+    pub(super) fn settle(&mut self) {
+        let mut effects = Vec::new();
+        while let Some(input) = self.inputs.pop_front() {
+            self.core.step(self.clock.now_ms(), input, &mut effects);
+            for effect in effects.drain(..) {
+                self.carry_out(effect);
+            }
+        }
+    }
+
+    pub(super) fn take_keeper_requests(&mut self) -> Vec<Request> {
+        std::mem::take(&mut self.keeper_requests)
+    }
+
+    pub(super) fn on_keeper_state(&mut self, incarnation: u64, tasks: Vec<KeptTask>) {
+        for task in &tasks {
+            self.writers
+                .set(task.key, matches!(task.phase, KeptPhase::Running { .. }));
+        }
+        if self.retention.is_none() {
+            let held = |key| tasks.iter().any(|task| task.key == key);
+            self.retention = Some(Retention::open(
+                &self.layout,
+                self.keep.0,
+                self.keep.1,
+                held,
+            ));
+        }
+        self.feed(Input::KeeperState { incarnation, tasks });
+    }
+
+    pub(super) fn on_exited(&mut self, key: TaskKey, exit: TaskExit) {
+        tracing::debug!(job = %key.job, attempt = %key.epoch, rank = %key.rank, code = exit.code, reason = exit.reason, "task ended");
+        self.writers.set(key, false);
+        self.tasks.remove(&key);
+        self.feed(Input::TaskExited { key, exit });
+    }
+
+    pub(super) fn on_hello(&mut self, claim: &Claim, outbox: Outbox) -> Result<TaskKey, String> {
+        let key = claim.resolve(self.core.live())?;
+        let outboxes = self.tasks.entry(key).or_default();
+        outboxes.retain(|outbox| !outbox.is_closed());
+        outboxes.push(outbox);
+        Ok(key)
+    }
+
+    pub(super) fn tell_task(&mut self, key: TaskKey, message: &berth_agent_core::TaskMessage) {
+        let line = task_socket::message_line(message, self.clock.now_ms());
+        if let Some(outboxes) = self.tasks.get_mut(&key) {
+            // A task that does not read misses it; the signal reaches it anyhow.
+            outboxes.retain(|outbox| outbox.try_send(line.clone()).is_ok());
+        }
+    }
+
+    pub(super) fn on_connected(
+        &mut self,
+        id: u64,
+        address: String,
+        outbox: mpsc::Sender<v1::AgentMessage>,
+        close: oneshot::Sender<()>,
+    ) {
+        self.session = Some(Session {
+            id,
+            address,
+            outbox,
+            _close: close,
+        });
+        self.feed(Input::Connected { session: id });
+    }
+
+    pub(super) fn on_gone(&mut self, id: u64) {
+        if self.session.as_ref().is_some_and(|s| s.id == id) {
+            self.drop_session();
+            self.feed(Input::Disconnected { session: id });
+        }
+    }
+
+    pub(super) fn drop_session(&mut self) {
+        self.session = None;
+        self.logs.close_all();
+        self.report = AgentReport::default();
+        self.report_at = None;
+    }
+
+    fn send(&mut self, kind: Kind) {
+        let Some(session) = &self.session else {
+            return;
+        };
+        let message = v1::AgentMessage { kind: Some(kind) };
+        if session.outbox.try_send(message).is_err() {
+            let (id, address) = (session.id, session.address.clone());
+            tracing::warn!(address, "the master takes no messages");
+            self.drop_session();
+            self.feed(Input::Disconnected { session: id });
+        }
+    }
+
+    pub(super) fn register(
+        &mut self,
+        incarnation: u64,
+        fence: berth_agent_core::Fence,
+        inventory: &AgentReport,
+    ) {
+        self.report = AgentReport::default();
+        self.report_at = None;
+        let address = self
+            .session
+            .as_ref()
+            .map(|s| s.address.clone())
+            .unwrap_or_default();
+        tracing::info!(master = address, tasks = self.core.held(), "registering");
+        self.send(Kind::Register(v1::Register {
+            spec: Some((&self.node).into()),
+            incarnation,
+            cluster_id: fence.cluster_id,
+            term: fence.term,
+            applied: fence.applied,
+            inventory: Some(inventory.into()),
+        }));
+        self.tell_ready(&format!("registered with {address}"));
+    }
+
+    /// Reports soon, together with what else comes in the meantime.
+    pub(super) fn report(&mut self, session: u64, report: AgentReport) {
+        if self.session.as_ref().is_none_or(|s| s.id != session) {
+            return;
+        }
+        if report.full_inventory {
+            self.send_report();
+            self.report = report;
+            self.send_report();
+        } else {
+            self.report.events.extend(report.events);
+            self.report_at
+                .get_or_insert_with(|| Instant::now() + COALESCE);
+        }
+    }
+
+    pub(super) fn report_at(&self) -> Option<Instant> {
+        self.report_at
+    }
+
+    pub(super) fn send_report(&mut self) {
+        if self.report_at.take().is_some() || self.report.full_inventory {
+            let report = std::mem::take(&mut self.report);
+            self.send(Kind::Report((&report).into()));
+        }
+    }
+
+    pub(super) fn on_read_log(&mut self, request: v1::ReadLog) {
+        if let Some(session) = &self.session {
+            self.logs.read(request, session.outbox.clone());
+        }
+    }
+
+    pub(super) fn on_log_credit(&mut self, credit: v1::LogCredit) {
+        self.logs.credit(credit.request_id, credit.bytes);
+    }
+
+    pub(super) fn on_close_log(&mut self, close: v1::CloseLog) {
+        self.logs.close(close.request_id);
+    }
+
+    pub(super) fn forget(&mut self, key: TaskKey) {
+        if let Some(retention) = &mut self.retention {
+            retention.keep(key);
+        }
+        match self.keeper_requests.last_mut() {
+            Some(Request::Forget { keys }) => keys.push(key),
+            _ => self
+                .keeper_requests
+                .push(Request::Forget { keys: vec![key] }),
+        }
+    }
+
+    pub(super) fn retire_directories(&mut self) {
+        let due = self
+            .retention
+            .as_mut()
+            .map(Retention::due)
+            .unwrap_or_default();
+        if !due.is_empty() {
+            tokio::task::spawn_blocking(move || retention::delete(due));
+        }
+    }
+
+    pub(super) fn tell_ready(&mut self, status: &str) {
+        if !self.ready {
+            self.ready = true;
+            let states = [
+                sd_notify::NotifyState::Ready,
+                sd_notify::NotifyState::Status(status),
+            ];
+            // Not run by systemd: nobody to tell.
+            let _ = sd_notify::notify(&states);
+        }
+    }
+
+    pub(super) fn signal(&mut self, key: TaskKey, signal: StopSignal) {
+        let kill = signal == StopSignal::Kill;
+        self.keeper_requests.push(Request::Signal { key, kill });
+    }
+
+    /// The whole environment of a task.
+    pub(super) fn environment(
+        &self,
+        launch: &berth_types::LaunchTask,
+        prepared: &berth_agent_core::Prepared,
+    ) -> BTreeMap<String, String> {
+        let local = LocalEnv {
+            base: self.base_env.clone(),
+            socket: self.layout.task_socket().display().to_string(),
+            checkpoint_dir: prepared.checkpoint_dir.clone(),
+            resume_from: prepared
+                .resume
+                .as_ref()
+                .map(|r| r.path.clone())
+                .unwrap_or_default(),
+            task_dir: self.layout.task_dir(launch.key).display().to_string(),
+        };
+        task_env(launch, &local)
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        super::effects::carry_out(self, effect);
+    }
+}
+
+fn base_env() -> BTreeMap<String, String> {
+    let inherited = INHERITED
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
+    let mut base: BTreeMap<String, String> = inherited.collect();
+    base.entry("PATH".into())
+        .or_insert_with(|| DEFAULT_PATH.into());
+    base
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

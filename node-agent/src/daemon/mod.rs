@@ -1,0 +1,19 @@
+//! The agent daemon: feeds facts into the core and carries out its effects. One thread; what may block goes to
+//! tokio's blocking pool and comes back as a fact.
+//!
+//! Start reading at [`event_loop`], then [`effects`].
+
+mod agent;
+mod checkpoints;
+mod effects;
+mod event_loop;
+mod fence_file;
+mod happening;
+mod logs;
+mod master;
+mod prepare;
+mod program;
+mod retention;
+mod task_socket;
+
+pub use event_loop::{DaemonError, run};
