@@ -347,12 +347,14 @@ impl Raft {
         self.config.id
     }
 
-    /// Its part in the group.
+    /// Its part in the group. The only voter elects itself before its vote is durable; until then it counts as a
+    /// candidate, because after a crash it may vote for somebody else in the same term.
     pub fn role(&self) -> Role {
         match self.node.raft.state {
             StateRole::Follower => Role::Follower,
             StateRole::PreCandidate => Role::PreCandidate,
             StateRole::Candidate => Role::Candidate,
+            StateRole::Leader if self.vote_in_flight() => Role::Candidate,
             StateRole::Leader => Role::Leader,
         }
     }
@@ -364,7 +366,8 @@ impl Raft {
 
     /// The leader of the present term, where known.
     pub fn leader(&self) -> Option<PeerId> {
-        Some(self.node.raft.leader_id).filter(|id| *id != raft::INVALID_ID)
+        let unsure = self.node.raft.state == StateRole::Leader && self.vote_in_flight();
+        Some(self.node.raft.leader_id).filter(|id| *id != raft::INVALID_ID && !unsure)
     }
 
     /// It leads and has committed an entry of its own term.

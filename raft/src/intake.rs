@@ -116,6 +116,10 @@ fn check_form(m: &Message, s: &Situation) -> Result<(), &'static str> {
 }
 
 fn check_entries(m: &Message) -> Result<(), &'static str> {
+    // raft-rs takes any index beyond its log for one of term 0.
+    if (m.index == 0) != (m.log_term == 0) || m.log_term > m.term {
+        return Err("a position that no log has");
+    }
     let (mut index, mut term) = (m.index, m.log_term);
     for e in &m.entries {
         if e.index != index + 1 {

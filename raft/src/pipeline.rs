@@ -126,6 +126,11 @@ impl Raft {
         Ok(())
     }
 
+    /// Term or vote is not durable yet.
+    pub(crate) fn vote_in_flight(&self) -> bool {
+        self.draft.vote || self.in_flight.iter().any(|batch| batch.vote)
+    }
+
     fn drain(&mut self, out: &mut Ready) -> Result<(), RaftError> {
         let (mut now, mut later) = (Vec::new(), Vec::new());
         let mut eraft_number = 0;

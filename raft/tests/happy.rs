@@ -1,4 +1,5 @@
 //! The shortest way through the facade.
+#![allow(clippy::unwrap_used)]
 
 use berth_raft::{Config, EntryKind, Membership, Raft, Ready, Recovered, Role};
 use bytes::Bytes;

@@ -12,6 +12,8 @@ struct Chaos {
     rng: Rng,
     proposals: u64,
     next_member: u64,
+    /// Of a hundred occasions to crash, how many are taken.
+    crashes: u64,
 }
 
 impl Chaos {
@@ -26,6 +28,7 @@ impl Chaos {
             broadcast_commits: rng.chance(50),
             ..Config::default()
         };
+        let crashes = [5, 30, 100][rng.below(3)];
         let mut c = Cluster::new(size, config);
         c.instant_disks = false;
         Chaos {
@@ -33,6 +36,7 @@ impl Chaos {
             rng,
             proposals: 0,
             next_member: 10,
+            crashes,
         }
     }
 
@@ -146,10 +150,10 @@ impl Chaos {
 
     fn crash_or_restart(&mut self) {
         let id = self.any_node();
-        if self.c.nodes[&id].raft.is_some() {
-            self.c.crash(id);
-        } else {
+        if self.c.nodes[&id].raft.is_none() {
             self.c.restart(id);
+        } else if self.rng.chance(self.crashes) {
+            self.c.crash(id);
         }
     }
 
@@ -202,6 +206,7 @@ impl Chaos {
 }
 
 fn run(seed: u64) -> Chaos {
+    println!("seed {seed}");
     let mut chaos = Chaos::new(seed);
     for step in 0..STEPS {
         chaos.step();
@@ -215,12 +220,11 @@ fn run(seed: u64) -> Chaos {
 
 #[test]
 fn promises_hold_through_chaos_and_progress_resumes() {
-    let seeds: u64 = std::env::var("BERTH_RAFT_SEEDS")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(300);
+    let number = |set: Option<&str>, or| set.map_or(or, |n| n.parse().unwrap());
+    let first: u64 = number(option_env!("BERTH_RAFT_FIRST_SEED"), 0);
+    let seeds: u64 = number(option_env!("BERTH_RAFT_SEEDS"), 300);
     let (mut proposals, mut reads, mut installs, mut members) = (0, 0, 0, 0);
-    for seed in 0..seeds {
+    for seed in first..first + seeds {
         let chaos = run(seed);
         proposals += chaos.proposals;
         reads += chaos.c.reads_served;
