@@ -51,7 +51,7 @@ pub(super) async fn measure(context: &Context, args: &BenchSubmit) -> Outcome {
     let target = Target::new(context, &own_cluster(args)).await?;
     let client = Client::new(target.masters.clone(), context.global.timeout);
     let drained = hold(&client, args, target.own).await?;
-    let result = under_load(context, args, &client, target.dir.as_deref()).await;
+    let result = under_load(args, &client, target.dir.as_deref()).await;
     for name in drained {
         client.undrain(&name).await?;
     }
@@ -109,7 +109,6 @@ pub(super) async fn pick_master(client: &Client, follower: bool) -> Result<Strin
 }
 
 async fn under_load(
-    context: &Context,
     args: &BenchSubmit,
     client: &Client,
     dir: Option<&Path>,
@@ -153,10 +152,7 @@ async fn under_load(
         masters_cpu,
         client_cpu,
     };
-    Ok((
-        report(context, args, &result.latency_us, &figures),
-        result.jobs,
-    ))
+    Ok((report(args, &result.latency_us, &figures), result.jobs))
 }
 
 struct Figures {
@@ -168,7 +164,6 @@ struct Figures {
 }
 
 fn report(
-    _context: &Context,
     args: &BenchSubmit,
     latency_us: &hdrhistogram::Histogram<u64>,
     figures: &Figures,

@@ -32,7 +32,6 @@ pub(crate) struct CpuTicks {
 /// What `/proc/PID/stat` says.
 struct Stat {
     state: char,
-    parent: i32,
     cpu: CpuTicks,
     start_ticks: u64,
 }
@@ -50,7 +49,6 @@ fn parse_stat(text: &str) -> Option<Stat> {
     let number = |i: usize| fields.get(i)?.parse::<u64>().ok();
     Some(Stat {
         state: fields.first()?.chars().next()?,
-        parent: fields.get(1)?.parse().ok()?,
         cpu: CpuTicks {
             own: number(11)? + number(12)?,
             children: number(13)? + number(14)?,
@@ -149,31 +147,6 @@ impl ProcessId {
             "it may be stuck in the kernel; look at its state in /proc",
         ))
     }
-}
-
-/// Every process below `roots`, the roots included.
-pub(crate) fn family(roots: &[ProcessId]) -> Vec<ProcessId> {
-    let mut all: Vec<(i32, i32)> = Vec::new();
-    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        if let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|n| n.parse::<i32>().ok())
-            && let Some(stat) = stat(pid)
-        {
-            all.push((pid, stat.parent));
-        }
-    }
-    let mut found: Vec<i32> = roots.iter().map(|r| r.pid).collect();
-    let mut next = 0;
-    while next < found.len() {
-        let parent = found[next];
-        let children = all.iter().filter(|(_, p)| *p == parent).map(|(c, _)| *c);
-        let new: Vec<i32> = children.filter(|c| !found.contains(c)).collect();
-        found.extend(new);
-        next += 1;
-    }
-    found.into_iter().filter_map(ProcessId::of).collect()
 }
 
 /// Starts a daemon in its own process group, with what it says appended to `log`.
@@ -280,39 +253,8 @@ mod tests {
     fn odd_program_names_do_not_confuse() {
         let text = "7 (a) b (c)) S 3 7 7 0 -1 4 1 0 0 0 10 20 30 40 20 0 1 0 999 1 1";
         let stat = parse_stat(text).unwrap();
-        assert_eq!((stat.state, stat.parent, stat.start_ticks), ('S', 3, 999));
+        assert_eq!((stat.state, stat.start_ticks), ('S', 999));
         assert_eq!((stat.cpu.own, stat.cpu.children), (30, 70));
         assert!(parse_stat("").is_none());
-    }
-
-    #[test]
-    fn a_family_has_the_grandchildren() {
-        let dir = tempfile::tempdir().unwrap();
-        let ready = dir.path().join("ready");
-        let script = format!(
-            "sleep 60 & echo $! > {0}.new; mv {0}.new {0}; wait",
-            ready.display()
-        );
-        let mut child = sleeper(dir.path(), &script);
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while !ready.exists() {
-            assert!(Instant::now() < deadline, "the script never started");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let grandchild: i32 = std::fs::read_to_string(&ready)
-            .unwrap()
-            .trim()
-            .parse()
-            .unwrap();
-        let root = id(&child);
-        let pids: Vec<i32> = family(&[root]).iter().map(|p| p.pid).collect();
-        assert!(
-            pids.contains(&root.pid) && pids.contains(&grandchild),
-            "{pids:?}"
-        );
-        for id in family(&[root]) {
-            id.end(Duration::from_secs(10)).unwrap();
-        }
-        child.wait().unwrap();
     }
 }
