@@ -50,7 +50,7 @@ pub use nodes::MAX_NODES;
 pub use plan::PlanFault;
 pub use rejection::Rejection;
 pub use reservations::MAX_RESERVATIONS;
-pub use settle::{EXIT_REQUEUE, MAX_NODE_LOSSES, MAX_REQUEUES, MAX_START_FAULTS};
+pub use settle::{EXIT_REQUEUE, MAX_NODE_FAULTS, MAX_REQUEUES, MAX_START_FAULTS};
 pub use submit::MAX_UNFINISHED;
 
 use crate::command::{Command, LogEntry};

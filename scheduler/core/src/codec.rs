@@ -20,7 +20,7 @@ pub const ENTRY_VERSION: u8 = 1;
 pub const STATE_VERSION: u8 = 1;
 /// Format of finished jobs written now.
 pub const FINISHED_VERSION: u8 = 1;
-/// Largest entry that is read.
+/// Largest entry that is read. One that is longer stops every master for good, so whoever proposes stays below it.
 pub const MAX_ENTRY_BYTES: usize = 1 << 20;
 /// Most commands in one entry.
 pub const MAX_COMMANDS: usize = 65_536;

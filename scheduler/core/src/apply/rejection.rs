@@ -102,13 +102,13 @@ impl Rejection {
         };
         let (kind, reason, hint) = match self {
             Rejection::BadSpec(faults) => {
-                return ApiError::faults("INVALID_JOB", faults.clone());
+                return ApiError::faults("JOB_INVALID", faults.clone());
             }
             Rejection::BadNode(faults) => {
-                return ApiError::faults("INVALID_NODE", faults.clone());
+                return ApiError::faults("NODE_INVALID", faults.clone());
             }
             Rejection::AlreadyBootstrapped => (AlreadyExists, "ALREADY_BOOTSTRAPPED", ""),
-            Rejection::BadBootstrap => (InvalidArgument, "INVALID_BOOTSTRAP", ""),
+            Rejection::BadBootstrap => (InvalidArgument, "BOOTSTRAP_INVALID", ""),
             Rejection::KeyMalformed(_) => (
                 InvalidArgument,
                 "KEY_MALFORMED",
@@ -152,7 +152,7 @@ impl Rejection {
                 "only a lost node can be fenced; use `berth drain` to empty one",
             ),
             Rejection::TooManyNodes(_) => (ResourceExhausted, "TOO_MANY_NODES", ""),
-            Rejection::BadCheckpoint { .. } => (InvalidArgument, "INVALID_CHECKPOINT", ""),
+            Rejection::BadCheckpoint { .. } => (InvalidArgument, "CHECKPOINT_INVALID", ""),
             Rejection::NoSuchCheckpoint { .. } => (NotFound, "CHECKPOINT_NOT_FOUND", ""),
             Rejection::BadMaster(_) => (
                 NotFound,

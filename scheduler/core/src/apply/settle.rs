@@ -6,7 +6,7 @@
 //! | failed with [`EXIT_REQUEUE`] | is queued again after its back-off, not charged, at most [`MAX_REQUEUES`] times |
 //! | failed otherwise | restarts after a doubling back-off, charged to `max_restarts`, or has failed |
 //! | a node could not start it | is queued again after a short growing pause, not charged, at most [`MAX_START_FAULTS`] times in a row |
-//! | a node was lost | is queued again at once, not charged, at most [`MAX_NODE_LOSSES`] times |
+//! | a node was lost | is queued again at once, not charged, both together at most [`MAX_NODE_FAULTS`] times |
 //! | evicted | is queued again at once, not charged |
 //!
 //! A job that is to be queued again but may still have a copy on a lost node waits for that node first (`Fencing`).
@@ -26,8 +26,8 @@ pub const EXIT_REQUEUE: i32 = 75;
 pub const MAX_REQUEUES: u32 = 1_000;
 /// Attempts in a row that nodes could not start before the job fails: by then it is not the nodes.
 pub const MAX_START_FAULTS: u32 = 20;
-/// Attempts lost with their nodes before the job fails: by then it may be what kills them.
-pub const MAX_NODE_LOSSES: u32 = 100;
+/// Attempts in all that ended through a node's fault before the job fails: by then it may be what kills them.
+pub const MAX_NODE_FAULTS: u32 = 100;
 
 /// First pause after a start that a node could not do.
 const START_FAULT_PAUSE_MS: u64 = 500;
@@ -109,22 +109,21 @@ impl Transition<'_> {
                 };
                 Next::Finish(end.outcome(), format!("{why}{budget}"))
             }
-            AttemptEnd::NotStarted { .. } => {
-                let pause_ms = doubled(START_FAULT_PAUSE_MS, job.start_faults);
-                job.start_faults = job.start_faults.saturating_add(1);
-                if job.start_faults >= MAX_START_FAULTS {
-                    let times = format!("; {MAX_START_FAULTS} times in a row");
-                    return Some(Next::Finish(end.outcome(), format!("{why}{times}")));
-                }
-                queue(pause_ms, why)
-            }
-            AttemptEnd::NodeLost { .. } => {
-                job.node_losses = job.node_losses.saturating_add(1);
-                if job.node_losses > MAX_NODE_LOSSES {
-                    let times = format!("; {MAX_NODE_LOSSES} attempts were lost so before");
-                    return Some(Next::Finish(end.outcome(), format!("{why}{times}")));
-                }
-                queue(0, why)
+            AttemptEnd::NotStarted { .. } | AttemptEnd::NodeLost { .. } => {
+                let lost = matches!(end, AttemptEnd::NodeLost { .. });
+                let pause_ms = match lost {
+                    true => 0,
+                    false => doubled(START_FAULT_PAUSE_MS, job.start_faults),
+                };
+                job.start_faults = job.start_faults.saturating_add(u32::from(!lost));
+                job.node_faults = job.node_faults.saturating_add(1);
+                let times = match (job.start_faults, job.node_faults) {
+                    (in_a_row, _) if in_a_row >= MAX_START_FAULTS => in_a_row,
+                    (_, in_all) if in_all > MAX_NODE_FAULTS => in_all,
+                    _ => return Some(queue(pause_ms, why)),
+                };
+                let why = format!("{why}; nodes failed it {times} times");
+                Next::Finish(end.outcome(), why)
             }
             AttemptEnd::Evicted { .. } => queue(0, why),
         })

@@ -32,8 +32,8 @@ pub struct Job {
     pub past: Vec<PastAttempt>,
     /// Restarts charged to the budget.
     pub restarts: u32,
-    /// Attempts that ended because a node was lost; not charged, but bounded.
-    pub node_losses: u32,
+    /// Attempts that ended through a node's fault (lost, or unable to start it); not charged, but bounded.
+    pub node_faults: u32,
     /// Attempts in a row that a node could not start; reset once an attempt runs.
     pub start_faults: u32,
     /// Attempts that asked to be queued again by their exit code; not charged, but bounded.
@@ -115,7 +115,7 @@ impl Job {
             attempt: None,
             past: Vec::new(),
             restarts: 0,
-            node_losses: 0,
+            node_faults: 0,
             start_faults: 0,
             requeues: 0,
             failure: None,

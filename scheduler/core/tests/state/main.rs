@@ -6,5 +6,6 @@ mod invariants;
 mod laws;
 mod make;
 mod random;
+mod reads;
 mod script;
 mod scripts;

@@ -12,6 +12,7 @@
 //! cancel JOB | expire JOB[@EPOCH] | reject JOB
 //! checkpoint JOB[@EPOCH] STEP | damaged JOB@EPOCH STEP | progress JOB[@EPOCH] STEP
 //! show                                          the state in short
+//! repeat N LINE ; LINE …                        N times, and what the last time printed
 //! ```
 
 use std::collections::BTreeMap;
@@ -87,6 +88,7 @@ impl Script {
         let first = words.words[0];
         match first {
             "show" => return self.show(),
+            "repeat" => return self.repeat(line),
             "at" => {
                 self.now_ms = words.words[1].parse().expect("a time");
                 return String::new();
@@ -126,6 +128,17 @@ impl Script {
             panic!("after `{line}`: {violations:#?}");
         }
         out
+    }
+
+    fn repeat(&mut self, line: &str) -> String {
+        let mut parts = line.splitn(3, ' ').skip(1);
+        let times: u32 = parts.next().and_then(|n| n.parse().ok()).expect("a number");
+        let lines = parts.next().expect("lines");
+        let mut last = String::new();
+        for _ in 0..times {
+            last = lines.split(" ; ").map(|line| self.line(line)).collect();
+        }
+        last
     }
 
     fn command(&mut self, line: &str, words: &Words<'_>) -> Command {
