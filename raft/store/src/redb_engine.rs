@@ -91,6 +91,13 @@ fn engine_error(what: &'static str, e: impl std::fmt::Display) -> StoreError {
     }
 }
 
+type Guard<'a> = redb::AccessGuard<'a, &'static [u8]>;
+
+fn pair_of(found: Result<(Guard<'_>, Guard<'_>), redb::StorageError>) -> Result<Pair, StoreError> {
+    let (key, value) = found.map_err(|e| engine_error("read", e))?;
+    Ok((key.value().to_vec(), value.value().to_vec()))
+}
+
 impl Engine for RedbEngine {
     fn apply(&self, space: Space, changes: Vec<Change>) -> Result<(), StoreError> {
         let mut tx = self
@@ -141,14 +148,10 @@ impl Engine for RedbEngine {
         let found = table
             .range(range.from..range.to)
             .map_err(|e| engine_error("read", e))?;
-        let pair = |r: Result<(redb::AccessGuard<'_, &[u8]>, redb::AccessGuard<'_, &[u8]>), _>| {
-            r.map(|(k, v)| (k.value().to_vec(), v.value().to_vec()))
-                .map_err(|e: redb::StorageError| engine_error("read", e))
-        };
         if range.backwards {
-            found.rev().take(range.limit).map(pair).collect()
+            found.rev().take(range.limit).map(pair_of).collect()
         } else {
-            found.take(range.limit).map(pair).collect()
+            found.take(range.limit).map(pair_of).collect()
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What was persisted comes back.
 
+#![allow(clippy::unwrap_used)]
+
 use berth_raft::{Entry, HardState, Membership, Persist, Recovered, Snapshot, SnapshotMeta};
 use berth_raft_store::{Backend, StoreOptions, open};
 use bytes::Bytes;
