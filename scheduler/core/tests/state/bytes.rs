@@ -124,16 +124,8 @@ fn plan() -> Command {
     }
 }
 
-fn job_commands() -> Vec<(&'static str, Command)> {
-    let (job, epoch) = (JobId(300), Epoch(2));
-    let mut spec = make::job("digits", 2);
-    spec.env.insert("A".into(), "b".into());
-    spec.labels.insert("team".into(), "x".into());
-    spec.groups[0].resources.gpu_types = vec!["a100".into()];
-    spec.groups[0]
-        .node_labels
-        .insert("disk".into(), "fast".into());
-    spec.priority = -5;
+/// A node's word on a task in each state.
+fn reports(job: JobId, epoch: Epoch) -> Command {
     let key = |rank| TaskKey {
         job,
         epoch,
@@ -145,6 +137,26 @@ fn job_commands() -> Vec<(&'static str, Command)> {
         reason: "no such file".into(),
         node_fault: true,
     };
+    Command::RecordTasks {
+        node: NodeId(7),
+        tasks: vec![
+            (key(0), TaskInventory::Preparing),
+            (key(1), TaskInventory::Running { since_ms: 9 }),
+            (key(2), TaskInventory::Ended(exit)),
+        ],
+    }
+}
+
+fn job_commands() -> Vec<(&'static str, Command)> {
+    let (job, epoch) = (JobId(300), Epoch(2));
+    let mut spec = make::job("digits", 2);
+    spec.env.insert("A".into(), "b".into());
+    spec.labels.insert("team".into(), "x".into());
+    spec.groups[0].resources.gpu_types = vec!["a100".into()];
+    spec.groups[0]
+        .node_labels
+        .insert("disk".into(), "fast".into());
+    spec.priority = -5;
     let record = CheckpointRecord {
         epoch,
         step: 1200,
@@ -174,17 +186,7 @@ fn job_commands() -> Vec<(&'static str, Command)> {
             },
         ),
         ("ApplyPlan", plan()),
-        (
-            "RecordTasks",
-            Command::RecordTasks {
-                node: NodeId(7),
-                tasks: vec![
-                    (key(0), TaskInventory::Preparing),
-                    (key(1), TaskInventory::Running { since_ms: 9 }),
-                    (key(2), TaskInventory::Ended(exit)),
-                ],
-            },
-        ),
+        ("RecordTasks", reports(job, epoch)),
         (
             "RecordCheckpoint",
             Command::RecordCheckpoint { job, record },
