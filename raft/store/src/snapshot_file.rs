@@ -81,15 +81,30 @@ fn decode(bytes: &Bytes) -> Option<Snapshot> {
     })
 }
 
-/// Removes every snapshot but the one at `keep`.
+/// Removes every snapshot but the one at `keep`; only while none is being written.
 pub(crate) fn remove_others(dir: &Path, keep: Option<&SnapshotMeta>) -> Result<(), StoreError> {
     let kept = keep.map(|meta| path(dir, meta));
-    for name in file::names_in(dir)?
-        .into_iter()
-        .filter(|n| n.starts_with(PREFIX))
-    {
-        let path = dir.join(name);
-        if Some(&path) != kept.as_ref() {
+    remove_where(dir, |path, _| Some(path) != kept.as_deref())
+}
+
+/// Removes the snapshots before `keep`. A newer one may be under way.
+pub(crate) fn remove_older(dir: &Path, keep: &SnapshotMeta) -> Result<(), StoreError> {
+    remove_where(dir, |_, index| {
+        index.is_some_and(|index| index < keep.index)
+    })
+}
+
+fn remove_where(
+    dir: &Path,
+    is_removed: impl Fn(&Path, Option<u64>) -> bool,
+) -> Result<(), StoreError> {
+    for name in file::names_in(dir)? {
+        let Some(position) = name.strip_prefix(PREFIX) else {
+            continue;
+        };
+        let index = position.split('-').next().and_then(|n| n.parse().ok());
+        let path = dir.join(&name);
+        if is_removed(&path, index) {
             file::remove_if_exists(&path)?;
         }
     }

@@ -122,7 +122,7 @@ impl Store {
         self.append(record)?;
         if let Some(meta) = installed.or(finished) {
             self.snapshot_index = meta.index;
-            snapshot_file::remove_others(&self.dir, Some(&meta))?;
+            snapshot_file::remove_older(&self.dir, &meta)?;
         }
         Ok(())
     }
@@ -262,7 +262,7 @@ impl Store {
                     batches: vec![compaction.batch],
                 })?;
                 self.snapshot_index = meta.index;
-                snapshot_file::remove_others(&self.dir, Some(&meta))?;
+                snapshot_file::remove_older(&self.dir, &meta)?;
             }
         }
         self.push_pending(true)?;
