@@ -111,7 +111,7 @@ pub(super) struct Seat<'a> {
     pub(super) rack: Option<u32>,
     first_gpu: u32,
     pub(super) gpu_count: u16,
-    /// Ports not yet leased. A node without one takes no more jobs: any task may become rank 0's.
+    /// Ports not yet leased. A node without one takes no more gangs: any task may become rank 0's.
     pub(super) ports_left: u32,
 }
 
@@ -410,9 +410,20 @@ impl<'a> Capacity<'a> {
         (self.kept.as_ref()).is_some_and(|kept| kept.promise[class as usize].is_some())
     }
 
-    /// Leases a free port of a node for a gang's rendezvous. Starts at another port each time, since the one used
-    /// last may linger in the kernel.
-    pub fn lease_port(&mut self, node: NodeId, job: JobId, epoch: Epoch) -> Option<u16> {
+    /// Leases a port for these tasks' rendezvous on rank 0's node: 0 for a single task where none is left, `None` for
+    /// a gang there.
+    pub(super) fn lease_for(
+        &mut self,
+        tasks: &[TaskPlacement],
+        job: JobId,
+        epoch: Epoch,
+    ) -> Option<u16> {
+        let port = self.lease_port(tasks.first()?.node, job, epoch);
+        port.or((tasks.len() == 1).then_some(0))
+    }
+
+    /// Starts at another port each time, since the one used last may linger in the kernel.
+    fn lease_port(&mut self, node: NodeId, job: JobId, epoch: Epoch) -> Option<u16> {
         let index = self.seat_of(node)?;
         let seat = &mut self.seats[index as usize];
         let range = PortRange::of(seat.node);

@@ -6,6 +6,7 @@ use super::capacity::Leeway;
 use super::place::Placed;
 use super::reason::{self, WaitCode, WaitReason};
 use super::round::{Refused, Round, Wish};
+use crate::apply::MAX_RESERVATIONS;
 use crate::command::{Bundle, Eviction, Start};
 use crate::policy::Action;
 use crate::state::Job;
@@ -24,13 +25,16 @@ impl<'a> Round<'a> {
                 self.wait(*id, WaitReason::new(WaitCode::Resources, text));
                 continue;
             }
-            let nodes_serve = (reservation.placements.iter())
+            let places = &reservation.placements;
+            let nodes_serve = places
+                .iter()
                 .all(|task| self.capacity.seat_of(task.node).is_some());
             let epoch = Epoch(job.epoch.0.saturating_add(1));
-            let first = reservation.placements.first().map(|task| task.node);
-            let port = first
-                .filter(|_| nodes_serve)
-                .and_then(|node| self.capacity.lease_port(node, *id, epoch));
+            let port = if nodes_serve {
+                self.capacity.lease_for(places, *id, epoch)
+            } else {
+                None
+            };
             let Some(master_port) = port else {
                 let text = "a node of its reserved place is out of service or has no free port";
                 self.wait(*id, WaitReason::new(WaitCode::ReqNodeNotAvail, text));
@@ -163,6 +167,9 @@ impl<'a> Round<'a> {
         {
             return Err(Refused);
         }
+        if !evicted.is_empty() && self.reserved + wishes.len() > MAX_RESERVATIONS {
+            return Err(Refused);
+        }
         let held: Vec<(&Job, Vec<TaskPlacement>)> =
             evicted.iter().map(|job| (*job, live(job))).collect();
         for (job, tasks) in &held {
@@ -184,13 +191,18 @@ impl<'a> Round<'a> {
         for ((job, _), (placed, leeway)) in wishes.iter().zip(&found) {
             self.capacity.take(&job.spec.groups, &placed.tasks, *leeway);
         }
-        let evictions = (evicted.iter())
+        let evictions: Vec<Eviction> = (evicted.iter())
             .map(|job| Eviction {
                 job: job.id,
                 epoch: job.epoch,
                 reason: why.to_owned(),
             })
             .collect();
+        self.reserved += if evictions.is_empty() {
+            0
+        } else {
+            starts.len()
+        };
         self.push(Bundle { evictions, starts });
         Ok(())
     }

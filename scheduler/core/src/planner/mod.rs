@@ -60,8 +60,8 @@ pub struct PlanLimits {
     pub max_looked_at: usize,
     /// Most node checks, about 20 ns each: bounds a round's time whatever the queue holds.
     pub max_node_checks: u64,
-    /// While the head has waited for less than this, a job's `expected_ms` suffices to borrow what the head is
-    /// promised; after that only an enforced time limit does, since expectations can be wrong.
+    /// While the head has waited for less than this, expected durations count for its promise and for those who borrow
+    /// from it; after that only enforced time limits do, since expectations can be wrong.
     pub patience_ms: u64,
 }
 

@@ -183,6 +183,8 @@ struct Trial<'t, 'a> {
     shape: &'t Shape<'a>,
     leeway: Leeway,
     checks: &'t mut u64,
+    /// A gang meets on a leased port; a single task does without one where none is left.
+    needs_port: bool,
     /// Seats that this job uses already, with what it leaves there.
     touched: BTreeMap<u32, Bench>,
 }
@@ -199,6 +201,8 @@ impl<'t, 'a> Trial<'t, 'a> {
             shape,
             leeway,
             checks,
+            needs_port: shape.groups.iter().any(|group| group.max_workers > 1)
+                || shape.groups.len() > 1,
             touched: BTreeMap::new(),
         }
     }
@@ -271,7 +275,7 @@ impl<'t, 'a> Trial<'t, 'a> {
     fn host_holds(&self, seat: u32, demand: &Demand) -> bool {
         let info = &self.capacity.seats[seat as usize];
         let amounts = &self.capacity.room(info.class, self.leeway).amounts;
-        info.ports_left > 0
+        (info.ports_left > 0 || !self.needs_port)
             && amounts.cpu[seat as usize] >= demand.cpu
             && amounts.mem[seat as usize] >= demand.mem
             && u64::from(info.gpu_count) * u64::from(MILLI) >= demand.milligpu
@@ -412,7 +416,9 @@ impl<'t, 'a> Trial<'t, 'a> {
             for &(whole, seat) in room.by_whole[class as usize].range((least, 0)..) {
                 *self.checks += 1;
                 let info = &self.capacity.seats[seat as usize];
-                if info.ports_left == 0 || (rack.is_some() && info.rack != rack) {
+                if (info.ports_left == 0 && self.needs_port)
+                    || (rack.is_some() && info.rack != rack)
+                {
                     continue;
                 }
                 let touched = self.touched.get(&seat);

@@ -8,14 +8,17 @@
 //! **Nothing is remembered, and yet nothing flaps.** Let *t* be the place in the order of the last attempt that the
 //! promise depends on. Nothing that outlasts the promise is put on the promised place, so in the next round the job
 //! still fits once everything up to *t* is let go: *t* only ever moves forward in the order, whichever of several
-//! equally good places is chosen. With unknown durations the order is by start, oldest first, so *t* is a start time
-//! before the promise was first made, and everything as old ends within the longest run time *D* of what runs.
+//! equally good places is chosen. That needs an order in which nobody moves back: by enforced limits first, then,
+//! where there is none, by start, oldest first (then *t* is a start before the promise was first made, and everything
+//! as old ends within the longest run time). Expected durations make a better order, but an attempt that outlasts its
+//! expectation moves back in it, and one that merely claims to be short moves to the front. So they count, for the
+//! order and for borrowing, only while the head has waited for less than
+//! [`patience_ms`](super::PlanLimits::patience_ms).
 //!
-//! **Bound.** The head starts at most `patience + 2 D` after it became the head, where *D* is the longest time that
-//! anything running then, or anything that borrows by its enforced limit, really takes: the patience is for
-//! borrowers whose expectations were wrong, the factor 2 for running attempts that outlast theirs (their expected end
-//! is moved to twice their age at most). The property tests hold the planner to it. Jobs of higher priority that
-//! arrive later go first, as they should, and a new head is promised anew.
+//! **Bound.** The head starts within `patience + D + L` of becoming the head: *D* is the longest time that an attempt
+//! without a limit runs (for *D* up to a day, see [`release`](super::release)), *L* the longest limit with its grace.
+//! The tests hold the planner to it. Jobs of higher priority that arrive later go first, as they should, and a new head
+//! is promised anew.
 //!
 //! **No promise for what cannot start.** A job that would not fit even if everything running on nodes in service were
 //! let go (it needs nodes that are lost or drain, or that do not exist) gets no promise and blocks nobody; the next
@@ -27,7 +30,7 @@ use berth_types::{JobId, JobSpec, NodeId};
 use super::HeadReservation;
 use super::capacity::{Amounts, Capacity, Leeway};
 use super::place::{Placed, place};
-use super::release::{Release, When, enforced_duration, expected_duration};
+use super::release::{Release, Trust, When, duration};
 use super::shape::Shape;
 
 /// A place and a time for a job that does not fit yet.
@@ -35,8 +38,8 @@ use super::shape::Shape;
 pub(super) struct Promise {
     /// As it is told to others.
     pub(super) told: HeadReservation,
-    /// The job's time of submission: its wait bounds what others may borrow on expectation alone.
-    pub(super) waits_since_ms: u64,
+    /// What the durations of those who may borrow from it are told by.
+    pub(super) trust: Trust,
 }
 
 impl Promise {
@@ -191,24 +194,14 @@ fn needed(
 }
 
 /// Which promises a job may borrow from if it starts now: those that fall due after it has ended.
-pub(super) fn leeway(
-    promises: &[Promise],
-    spec: &JobSpec,
-    now_ms: u64,
-    patience_ms: u64,
-) -> Leeway {
+pub(super) fn leeway(promises: &[Promise], spec: &JobSpec, now_ms: u64) -> Leeway {
     let mut leeway = Leeway::none_of(promises.len());
     for (index, promise) in promises.iter().enumerate() {
-        let Some(start_ms) = promise.told.start_ms else {
-            continue;
-        };
-        let patient = now_ms.saturating_sub(promise.waits_since_ms) < patience_ms;
-        let duration = if patient {
-            expected_duration(spec)
-        } else {
-            enforced_duration(spec)
-        };
-        if duration.is_some_and(|duration| now_ms.saturating_add(duration) <= start_ms) {
+        let ends_before = promise.told.start_ms.is_some_and(|start_ms| {
+            let duration = duration(spec, promise.trust);
+            duration.is_some_and(|duration| now_ms.saturating_add(duration) <= start_ms)
+        });
+        if ends_before {
             leeway = leeway.with(index);
         }
     }

@@ -10,6 +10,15 @@ use crate::state::{Job, State};
 /// service; it is expected to end after all others.
 const OUTLIVED_MS: u64 = 86_400_000;
 
+/// What the end of an attempt is told by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Trust {
+    /// What its submitter expects, else its limit.
+    Expected,
+    /// Only its limit, which is enforced: nobody outlasts it, and nobody gains by claiming to be short.
+    Enforced,
+}
+
 /// When something is expected to end. Ordered by what is waited for first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum When {
@@ -66,11 +75,14 @@ impl<'a> Release<'a> {
 }
 
 /// What attempts and reservations will release, in no order.
-pub(super) fn releases(state: &State, now_ms: u64) -> Vec<Release<'_>> {
+pub(super) fn releases(state: &State, now_ms: u64, trust: Trust) -> Vec<Release<'_>> {
     let active = state.active.iter().filter_map(|id| {
         let job = state.jobs.get(id)?;
         let attempt = job.attempt.as_deref()?;
-        let (when, held) = (expected_end(job, attempt, now_ms), Held::Attempt(attempt));
+        let (when, held) = (
+            expected_end(job, attempt, now_ms, trust),
+            Held::Attempt(attempt),
+        );
         Some(Release {
             when,
             job: *id,
@@ -80,7 +92,7 @@ pub(super) fn releases(state: &State, now_ms: u64) -> Vec<Release<'_>> {
     });
     let reserved = state.reservations.iter().filter_map(|(id, reservation)| {
         let spec = &state.jobs.get(id)?.spec;
-        let when = yet_to_start(spec, now_ms, reservation.since_ms);
+        let when = yet_to_start(spec, now_ms, reservation.since_ms, trust);
         Some(Release {
             when,
             job: *id,
@@ -96,6 +108,7 @@ pub(super) fn planned<'r>(
     state: &'r State,
     bundles: &'r [Bundle],
     now_ms: u64,
+    trust: Trust,
 ) -> impl Iterator<Item = Release<'r>> {
     bundles
         .iter()
@@ -106,7 +119,7 @@ pub(super) fn planned<'r>(
             if state.reservations.contains_key(&start.job) {
                 return None;
             }
-            let when = yet_to_start(spec, now_ms, now_ms);
+            let when = yet_to_start(spec, now_ms, now_ms, trust);
             Some(Release {
                 when,
                 job: start.job,
@@ -116,38 +129,38 @@ pub(super) fn planned<'r>(
         })
 }
 
-fn yet_to_start(spec: &JobSpec, now_ms: u64, since_ms: u64) -> When {
-    match expected_duration(spec) {
+fn yet_to_start(spec: &JobSpec, now_ms: u64, since_ms: u64, trust: Trust) -> When {
+    match duration(spec, trust) {
         Some(duration) => When::At(now_ms.saturating_add(duration)),
         None => When::Unknown(since_ms),
     }
 }
 
-/// How long an attempt of this job is expected to run, and at most may: the smaller of both if both are known.
-pub(super) fn expected_duration(spec: &JobSpec) -> Option<u64> {
-    match (spec.expected_ms, enforced_duration(spec)) {
-        (0, limit) => limit,
-        (expected, Some(limit)) => Some(expected.min(limit)),
-        (expected, None) => Some(expected),
+/// How long an attempt of this job will run, if that can be told.
+pub(super) fn duration(spec: &JobSpec, trust: Trust) -> Option<u64> {
+    let limit = enforced_duration(spec);
+    match (spec.expected_ms, trust) {
+        (0, _) | (_, Trust::Enforced) => limit,
+        (expected, Trust::Expected) => Some(limit.map_or(expected, |limit| limit.min(expected))),
     }
 }
 
 /// How long an attempt of this job can run at most: its limit is enforced, then it has its grace to stop.
-pub(super) fn enforced_duration(spec: &JobSpec) -> Option<u64> {
+fn enforced_duration(spec: &JobSpec) -> Option<u64> {
     (spec.time_limit_ms > 0).then(|| spec.time_limit_ms.saturating_add(spec.grace_ms))
 }
 
 /// When an attempt is expected to end.
-pub(super) fn expected_end(job: &Job, attempt: &Attempt, now_ms: u64) -> When {
+fn expected_end(job: &Job, attempt: &Attempt, now_ms: u64, trust: Trust) -> When {
     let spec = &job.spec;
     let started = attempt.started_ms;
     if matches!(attempt.phase, AttemptPhase::Stopping(_)) {
         return When::At(now_ms.saturating_add(spec.grace_ms));
     }
     let limit = enforced_duration(spec).map(|limit| started.saturating_add(limit));
-    if spec.expected_ms > 0 {
+    if spec.expected_ms > 0 && trust == Trust::Expected {
         let end = overrun(started, spec.expected_ms, now_ms);
-        return When::At(limit.map_or(end, |limit| limit.clamp(started, end.max(now_ms))));
+        return When::At(limit.map_or(end, |limit| limit.min(end)));
     }
     match limit {
         Some(limit) => When::At(limit.max(now_ms)),

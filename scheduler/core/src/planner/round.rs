@@ -1,6 +1,6 @@
 //! One round: the walk through a proposal.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use berth_types::{Epoch, JobId, TaskPlacement};
 
@@ -8,7 +8,7 @@ use super::capacity::{Capacity, Leeway};
 use super::place::{Placed, largest, place};
 use super::promise::{self, Promise};
 use super::reason::{self, WaitCode, WaitReason};
-use super::release::{self, Release};
+use super::release::{self, Release, Trust};
 use super::shape::{ShapeId, Shapes};
 use super::{MAX_PROMISES, MAX_WAITING, Plan, PlanLimits, slots};
 use crate::command::{Bundle, Start};
@@ -36,12 +36,14 @@ pub(super) struct Round<'a> {
     pub(super) promises: Vec<Promise>,
     /// The nodes in service as if nothing ran; built when first needed.
     emptied: Option<Capacity<'a>>,
-    /// What attempts and reservations will release; built when first needed.
-    releases: Option<Vec<Release<'a>>>,
+    /// What attempts and reservations will release, by what is trusted; built when first needed.
+    releases: BTreeMap<Trust, Vec<Release<'a>>>,
     /// Jobs that this round has decided about.
     pub(super) decided: BTreeSet<JobId>,
     /// True once a job that does not fit stops everything behind it (`Strict`).
     stopped: bool,
+    /// Reservations that there will be; [`apply`](crate::apply) bounds them.
+    pub(super) reserved: usize,
     pub(super) checks: u64,
     pub(super) plan: Plan,
 }
@@ -56,9 +58,10 @@ impl<'a> Round<'a> {
             memos: Vec::new(),
             promises: Vec::new(),
             emptied: None,
-            releases: None,
+            releases: BTreeMap::new(),
             decided: BTreeSet::new(),
             stopped: false,
+            reserved: view.state.reservations.len(),
             checks: 0,
             plan: Plan::default(),
         }
@@ -195,12 +198,7 @@ impl<'a> Round<'a> {
     }
 
     pub(super) fn leeway(&self, job: &Job) -> Leeway {
-        promise::leeway(
-            &self.promises,
-            &job.spec,
-            self.view.now_ms,
-            self.limits.patience_ms,
-        )
+        promise::leeway(&self.promises, &job.spec, self.view.now_ms)
     }
 
     /// Places for a wish: its own slots if they hold, else the best ones.
@@ -265,8 +263,7 @@ impl<'a> Round<'a> {
             because = format!("{why}: {because}");
         }
         let epoch = Epoch(job.epoch.0.saturating_add(1));
-        let first = placed.tasks.first()?.node;
-        let master_port = self.capacity.lease_port(first, job.id, epoch)?;
+        let master_port = self.capacity.lease_for(&placed.tasks, job.id, epoch)?;
         Some(Start {
             job: job.id,
             epoch,
@@ -362,11 +359,17 @@ impl<'a> Round<'a> {
         }
         let now_ms = self.view.now_ms;
         let state = &self.view.state;
-        let known = self
-            .releases
-            .get_or_insert_with(|| release::releases(state, now_ms));
+        let waited_ms = now_ms.saturating_sub(job.submitted_ms);
+        let is_patient = waited_ms < self.limits.patience_ms;
+        let trust = if is_patient {
+            Trust::Expected
+        } else {
+            Trust::Enforced
+        };
+        let known =
+            (self.releases.entry(trust)).or_insert_with(|| release::releases(state, now_ms, trust));
         let mut releases: Vec<Release<'_>> = known.clone();
-        releases.extend(release::planned(state, &self.plan.bundles, now_ms));
+        releases.extend(release::planned(state, &self.plan.bundles, now_ms, trust));
         releases.sort_unstable_by_key(|release| (release.when, release.job));
         let request = self.shapes.get(shape);
         let (told, remainder) =
@@ -375,10 +378,7 @@ impl<'a> Round<'a> {
         self.capacity
             .keep(number, &remainder.classes, &remainder.later);
         let text = self.promise_text(shape, &told);
-        self.promises.push(Promise {
-            told,
-            waits_since_ms: job.submitted_ms,
-        });
+        self.promises.push(Promise { told, trust });
         Some(WaitReason::new(WaitCode::Resources, text))
     }
 

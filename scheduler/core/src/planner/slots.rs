@@ -24,7 +24,7 @@ pub(super) fn check(
         let group = usize::from(task.group);
         let resources = &shape.groups[group].resources;
         let suits = &shape.matches[group][seat.class as usize];
-        if seat.ports_left == 0 || *suits == GpuMatch::No {
+        if (seat.ports_left == 0 && slots.len() > 1) || *suits == GpuMatch::No {
             return None;
         }
         let bench = benches

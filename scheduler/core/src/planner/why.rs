@@ -6,6 +6,7 @@ use super::capacity::{Capacity, Leeway};
 use super::evidence;
 use super::place::place;
 use super::reason::{self, WaitCode, WaitReason};
+use super::release::Trust;
 use super::shape::{Shape, Shapes};
 use super::{HeadReservation, promise, release};
 use crate::state::{Job, Node, State};
@@ -181,7 +182,7 @@ impl<'a> Pending<'a> {
             return self.held_back();
         }
         let text = reason::does_not_fit(&capacity, shape);
-        let mut releases = release::releases(self.state, self.now_ms);
+        let mut releases = release::releases(self.state, self.now_ms, Trust::Expected);
         releases.sort_unstable_by_key(|release| (release.when, release.job));
         let soonest = promise::promise(&capacity, &releases, shape, self.job.id, &mut 0);
         let unblock = soonest.map_or_else(

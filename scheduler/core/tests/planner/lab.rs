@@ -1,0 +1,208 @@
+//! A cluster in a test tube: the real state, `apply` and planner, with agents that do at once what they are told.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use berth_core::apply::{CommandResult, apply};
+use berth_core::command::ProposalTag;
+use berth_core::planner::{Plan, PlanLimits, plan};
+use berth_core::policy::{Backfill, Proposal, ProposedBundle};
+use berth_core::{Command, LogEntry, State, View};
+use berth_types::{
+    AttemptPhase, Epoch, GpuInfo, GroupSpec, JobId, JobSpec, NodeSpec, Resources, TaskExit,
+    TaskInventory, TaskKey, TaskPhase,
+};
+
+pub(crate) const GIB: u64 = 1 << 30;
+pub(crate) const START_MS: u64 = 1_000_000;
+
+pub(crate) fn node(name: &str, gpus: u16, model: &str) -> NodeSpec {
+    let gpu = |index: u16| GpuInfo {
+        uuid: format!("{name}-{index}"),
+        model: model.to_owned(),
+        mem_bytes: 40 * GIB,
+        nvlink_group: index / 4,
+        numa: 0,
+    };
+    NodeSpec {
+        name: name.to_owned(),
+        address: "127.0.0.1".to_owned(),
+        millicpu: 64_000,
+        mem_bytes: 512 * GIB,
+        gpus: (0..gpus).map(gpu).collect(),
+        port_first: 20_000,
+        port_count: 100,
+        ..NodeSpec::default()
+    }
+}
+
+pub(crate) fn group(workers: u32, milligpu: u32) -> GroupSpec {
+    GroupSpec {
+        name: "worker".to_owned(),
+        command: vec!["train".to_owned()],
+        min_workers: workers,
+        max_workers: workers,
+        gang: true,
+        resources: Resources {
+            milligpu,
+            ..Resources::default()
+        },
+        node_labels: BTreeMap::new(),
+    }
+}
+
+pub(crate) fn job(workers: u32, milligpu: u32) -> JobSpec {
+    JobSpec {
+        name: "job".to_owned(),
+        user: "ann".to_owned(),
+        groups: vec![group(workers, milligpu)],
+        ..JobSpec::default()
+    }
+}
+
+/// All pending jobs in order.
+pub(crate) fn in_order(state: &State, backfill: Backfill) -> Proposal {
+    let pending = state.pending.iter();
+    Proposal {
+        bundles: pending.map(|key| ProposedBundle::start(key.job)).collect(),
+        backfill,
+    }
+}
+
+pub(crate) struct Lab {
+    pub(crate) state: State,
+    pub(crate) now_ms: u64,
+    pub(crate) limits: PlanLimits,
+    submitted: u128,
+}
+
+impl Lab {
+    pub(crate) fn new() -> Self {
+        Self {
+            state: State::new(),
+            now_ms: START_MS,
+            limits: PlanLimits::default(),
+            submitted: 0,
+        }
+    }
+
+    /// Commits a command; the invariants must hold afterwards.
+    pub(crate) fn commit(&mut self, command: Command) -> CommandResult {
+        let entry = LogEntry {
+            tag: ProposalTag::default(),
+            stamp_ms: self.now_ms,
+            commands: vec![command],
+        };
+        let applied = apply(&mut self.state, 1, &entry);
+        if let Err(violations) = self.state.check() {
+            panic!("an invariant is broken: {violations:?}");
+        }
+        applied.results.into_iter().next().expect("one command")
+    }
+
+    pub(crate) fn add_node(&mut self, spec: NodeSpec) {
+        let spec = Arc::new(spec);
+        let result = self.commit(Command::RegisterNode {
+            spec,
+            incarnation: 1,
+        });
+        assert_eq!(result, CommandResult::Done);
+    }
+
+    pub(crate) fn submit(&mut self, spec: JobSpec) -> Result<JobId, String> {
+        self.submitted += 1;
+        let key = (u128::from(self.now_ms) << 80) | (7 << 76) | (2 << 62) | self.submitted;
+        let hash = berth_core::codec::spec_hash(&spec);
+        let spec = Arc::new(spec);
+        match self.commit(Command::SubmitJob { key, hash, spec }) {
+            CommandResult::Submitted { job, .. } => Ok(job),
+            CommandResult::Rejected(rejection) => Err(rejection.to_string()),
+            other => panic!("no answer to a submission: {other:?}"),
+        }
+    }
+
+    pub(crate) fn view(&self) -> View {
+        View {
+            round: 1,
+            seed: 1,
+            now_ms: self.now_ms,
+            state: self.state.clone(),
+        }
+    }
+
+    pub(crate) fn plan(&self, proposal: &Proposal) -> Plan {
+        plan(&self.view(), proposal, &self.limits)
+    }
+
+    /// Commits a plan: every bundle must be accepted, since nothing happened in between.
+    pub(crate) fn carry_out(&mut self, plan: &Plan) {
+        for (job, reason) in &plan.rejects {
+            let (job, reason) = (*job, reason.clone());
+            assert_eq!(
+                self.commit(Command::RejectJob { job, reason }),
+                CommandResult::Done
+            );
+        }
+        let bundles = plan.bundles.clone();
+        let result = self.commit(Command::ApplyPlan { plan: 1, bundles });
+        let CommandResult::Bundles(results) = result else {
+            panic!("no answer to a plan: {result:?}");
+        };
+        for (bundle, result) in plan.bundles.iter().zip(results) {
+            assert_eq!(result, Ok(()), "apply refused {bundle:#?}");
+        }
+    }
+
+    /// Says that all tasks of a job's attempt run.
+    pub(crate) fn run(&mut self, job: JobId) {
+        let since_ms = self.now_ms;
+        self.tell(job, |_| TaskInventory::Running { since_ms });
+    }
+
+    /// Says that all tasks of a job's attempt ended with this code.
+    pub(crate) fn end(&mut self, job: JobId, code: i32) {
+        let at_ms = self.now_ms;
+        self.tell(job, |_| {
+            TaskInventory::Ended(TaskExit {
+                code,
+                at_ms,
+                reason: String::new(),
+                node_fault: false,
+            })
+        });
+    }
+
+    /// Ends the attempts that were asked to stop.
+    pub(crate) fn stop_stopping(&mut self) {
+        let stopping: Vec<JobId> = (self.state.active.iter())
+            .filter_map(|id| self.state.job(*id))
+            .filter(|job| {
+                let phase = job.attempt.as_ref().map(|attempt| &attempt.phase);
+                matches!(phase, Some(AttemptPhase::Stopping(_)))
+            })
+            .map(|job| job.id)
+            .collect();
+        for job in stopping {
+            self.end(job, 143);
+        }
+    }
+
+    fn tell(&mut self, job: JobId, says: impl Fn(Epoch) -> TaskInventory) {
+        let record = Arc::clone(self.state.job(job).expect("the job is there"));
+        let attempt = record.attempt.as_ref().expect("it is placed");
+        for task in &attempt.tasks {
+            if matches!(task.phase, TaskPhase::Ended { .. }) {
+                continue;
+            }
+            let key = TaskKey {
+                job,
+                epoch: attempt.epoch,
+                rank: task.placement.rank,
+            };
+            let tasks = vec![(key, says(attempt.epoch))];
+            let node = task.placement.node;
+            let result = self.commit(Command::RecordTasks { node, tasks });
+            assert_eq!(result, CommandResult::Done);
+        }
+    }
+}
