@@ -140,7 +140,7 @@ impl Writer {
 
 fn entry(index: u64, term: u64, size: usize) -> Entry {
     let mut entry = Entry::normal(index, term, Bytes::from(vec![(index * term) as u8; size]));
-    if index % 7 == 0 {
+    if index.is_multiple_of(7) {
         entry.kind = EntryKind::Membership;
         entry.change = Bytes::from(index.to_le_bytes().to_vec());
     }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use berth_raft::{Entry, HardState, Membership, Persist, Recovered, Snapshot, SnapshotMeta};
-use berth_raft_store::{Backend, StoreOptions, open};
+use berth_raft_store::{Backend, StoreError, StoreOptions, open};
 use bytes::Bytes;
 
 const BACKENDS: [Backend; 2] = [Backend::Sled, Backend::Redb];
@@ -128,6 +128,43 @@ fn history_is_kept_by_number_and_by_job() {
         drop((store, history));
         let (_, store, history) = open(dir.path(), backend, options()).unwrap();
         check(&*history);
+        drop((store, history));
+    }
+}
+
+#[test]
+fn after_a_failed_write_nothing_more_is_acknowledged() {
+    for backend in BACKENDS {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, mut store, history) = open(dir.path(), backend, options()).unwrap();
+        store.persist(&[batch(entries(1..=3, 1), 1, 0)]).unwrap();
+        // A directory where the snapshot is to be written makes writing it fail.
+        let meta = SnapshotMeta {
+            index: 9,
+            term: 1,
+            membership: Membership::of_voters([1]),
+        };
+        let name = format!("snapshot-{:020}-1.unfinished", meta.index);
+        std::fs::create_dir(dir.path().join(&name)).unwrap();
+        let install = Persist {
+            reset_log: true,
+            snapshot: Some(Snapshot {
+                meta,
+                data: Bytes::from_static(b"x"),
+            }),
+            must_sync: true,
+            ..Persist::default()
+        };
+        assert!(matches!(
+            store.persist(&[install]),
+            Err(StoreError::Io { .. })
+        ));
+        let next = store.persist(&[batch(entries(4..=4, 1), 1, 0)]);
+        assert!(matches!(next, Err(StoreError::Failed(_))), "{next:?}");
+        drop((store, history));
+        std::fs::remove_dir(dir.path().join(&name)).unwrap();
+        let (again, store, history) = open(dir.path(), backend, options()).unwrap();
+        assert_eq!(again.last_index(), 3);
         drop((store, history));
     }
 }
