@@ -14,12 +14,12 @@ use std::sync::Arc;
 
 use berth_types::{
     AgentReport, AttemptPhase, Directive, JobId, NodeId, NodeSpec, Progress, TaskEvent, TaskExit,
-    TaskInventory, TaskKey, TaskPhase, Tombstone,
+    TaskInventory, TaskKey, TaskPhase, TaskRecord, Tombstone,
 };
 
 use super::{Effect, Replica, launch};
 use crate::command::Command;
-use crate::state::State;
+use crate::state::{Node, State};
 
 /// One connection.
 struct Session {
@@ -453,7 +453,7 @@ impl Replica {
             return;
         }
         let known = session.node.and_then(|node| self.state.nodes.get(&node));
-        let same = |node: &Arc<crate::state::Node>| {
+        let same = |node: &Arc<Node>| {
             !node.lost && node.incarnation == session.incarnation && node.spec == session.spec
         };
         if !known.is_some_and(same) {
@@ -657,6 +657,13 @@ pub(super) struct Hello {
     pub(super) inventory: AgentReport,
 }
 
+/// True if the task may be started over this session: it has not been seen to run, and the node's registration is of the
+/// keeper that speaks. Before a restarted machine has registered, its tasks still stand in the state as they were.
+fn may_launch(node: &Node, session: &Session, task: &TaskRecord) -> bool {
+    let fresh = matches!(task.phase, TaskPhase::Assigned);
+    fresh && !node.lost && node.incarnation == session.incarnation
+}
+
 /// Adds to the session's next directive what the state wants on the node and the session has not been told. True if
 /// anything was added.
 fn refresh(state: &State, node: NodeId, session: &mut Session) -> bool {
@@ -679,7 +686,7 @@ fn refresh(state: &State, node: NodeId, session: &mut Session) -> bool {
                 session.out.stop.push(tombstone);
                 added = true;
             }
-        } else if !record.lost && session.known.insert(key) {
+        } else if may_launch(record, session, task) && session.known.insert(key) {
             session
                 .out
                 .launch

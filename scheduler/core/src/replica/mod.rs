@@ -489,23 +489,6 @@ impl Replica {
     fn follow_leadership(&mut self, out: &mut Vec<Effect>) -> bool {
         let caught_up = self.raft.ready_to_lead() && self.applied >= self.raft.commit();
         let mut changed = false;
-        if self.raft.ready_to_lead()
-            && self.state.cluster_id == 0
-            && caught_up
-            && !self.bootstrapping
-            && let Some(bootstrap) = &self.config.bootstrap
-        {
-            let (cluster_id, masters) = (bootstrap.cluster_id, bootstrap.masters.clone());
-            self.proposals.push(
-                Command::Bootstrap {
-                    cluster_id,
-                    masters,
-                },
-                None,
-            );
-            self.bootstrapping = true;
-            changed = true;
-        }
         if !self.raft.ready_to_lead() {
             self.bootstrapping = false;
             if let Some(lead) = self.lead.take() {
@@ -548,6 +531,26 @@ impl Replica {
                 is_self,
             });
             self.reroute(out);
+            // Rerouting has emptied the queue of commands, a bootstrap that waits there included.
+            self.bootstrapping &= self.lead.is_some();
+            changed = true;
+        }
+        // Last: nothing above may drop what is queued here.
+        if self.raft.ready_to_lead()
+            && self.state.cluster_id == 0
+            && caught_up
+            && !self.bootstrapping
+            && let Some(bootstrap) = &self.config.bootstrap
+        {
+            let (cluster_id, masters) = (bootstrap.cluster_id, bootstrap.masters.clone());
+            self.proposals.push(
+                Command::Bootstrap {
+                    cluster_id,
+                    masters,
+                },
+                None,
+            );
+            self.bootstrapping = true;
             changed = true;
         }
         changed
