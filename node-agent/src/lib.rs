@@ -7,5 +7,6 @@
 
 pub mod config;
 pub mod daemon;
+pub mod inherited;
 pub mod keeper;
 pub mod layout;

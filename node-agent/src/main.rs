@@ -53,6 +53,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    berth_agent::inherited::close_on_exec();
     let arguments = Arguments::parse();
     log_to_stderr(arguments.log_format);
     match run(arguments) {

@@ -196,10 +196,11 @@ impl AgentCore {
         if matches!(task.phase, Phase::Ended(_)) {
             return;
         }
-        if let Some(stop) = task.stop.take()
-            && exit.reason.is_empty()
-        {
-            exit.reason = stop.reason;
+        if let Some(stop) = task.stop.take() {
+            exit.reason = match exit.reason.as_str() {
+                "" => stop.reason,
+                how => format!("{}; {how}", stop.reason),
+            };
         }
         task.phase = Phase::Ended(exit);
         let last_words = task.progress.is_some_and(|p| p.fresh);

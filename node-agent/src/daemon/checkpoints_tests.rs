@@ -45,7 +45,8 @@ fn reports_that_lie_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let secret = dir.path().join("secret");
     std::fs::write(&secret, b"s").unwrap();
-    let cases: [(&str, fn(&mut Reported)); 9] = [
+    type Spoil = fn(&mut Reported);
+    let cases: [(&str, Spoil); 9] = [
         ("bytes, not 3", |r| r.files[0].bytes = 3),
         ("has SHA-256", |r| r.files[0].sha256 = "00".into()),
         ("No such file", |r| r.files[0].path = "absent".into()),

@@ -1,0 +1,12 @@
+//! Real agents, keepers and tasks against a master that only records and says what a test wants.
+
+// Helpers of tests may fail like tests.
+#![allow(clippy::unwrap_used)]
+
+mod adoption;
+mod checkpoints;
+mod harness;
+mod lifecycle;
+mod logs;
+mod masters;
+mod socket;
