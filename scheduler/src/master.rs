@@ -243,7 +243,9 @@ fn start_threads(
     let (snapshots, snapshot_thread) = snapshots::start(history.clone(), inbox.clone())?;
     let gap = tokio::spawn(history_gap::fill(config.id, through, masters_known, history.clone()));
     let runtime = tokio::runtime::Handle::current();
-    let peers = Peers::new(config.id, Arc::clone(&shared.cluster_id), inbox.clone(), runtime);
+    let mut peers = Peers::new(config.id, Arc::clone(&shared.cluster_id), inbox.clone(), runtime);
+    // One that joins has no state yet to learn addresses from, and must answer the leader to get it.
+    peers.set(&config.masters);
     let planning = Planning::start(policy, fallback, limits, config.timeouts.policy, inbox)?;
     let out = Outlets {
         storage,
