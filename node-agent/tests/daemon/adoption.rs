@@ -160,7 +160,7 @@ async fn keeper_stop_ends_keeper_and_tasks() {
     node.kill_agent();
     let output = node.keeper_stop("100ms");
     assert!(output.status.success(), "{output:?}");
-    assert!(!alive(keeper));
+    until("the keeper ends", || !alive(keeper)).await;
     for task in tasks {
         assert!(!alive(node.stdout(task).trim().parse().unwrap()));
     }
