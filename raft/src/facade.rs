@@ -1,4 +1,5 @@
-//! The replica as its user sees it: inputs, proposals, queries. What comes out is in `pipeline.rs`.
+//! The replica as its user sees it: inputs and proposals. What it can be asked is in `queries.rs`, what comes out in
+//! `pipeline.rs`.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,11 +11,11 @@ use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
 use crate::election::Election;
 use crate::intake::{Situation, Verdict, judge};
 use crate::pipeline::{Draft, InFlight};
-use crate::status::{LogSize, PeerProgress, ProgressKind, Role, Status};
+use crate::status::Role;
 use crate::tail::Tail;
 use crate::{
     Config, HardState, Membership, Message, PeerId, ProposeError, RaftError, Recovered, Snapshot,
-    SnapshotMeta, eraft,
+    eraft,
 };
 
 /// One member of the group.
@@ -22,11 +23,11 @@ use crate::{
 /// Feed it [`Raft::tick`], [`Raft::step`], proposals and [`Raft::persisted`]; after each, or after a batch of them, take
 /// [`Raft::ready`] once and execute it.
 pub struct Raft {
-    node: RawNode<Tail>,
+    pub(crate) node: RawNode<Tail>,
     pub(crate) config: Config,
-    membership: Membership,
+    pub(crate) membership: Membership,
     /// Why it stopped for good.
-    failure: Option<String>,
+    pub(crate) failure: Option<String>,
     /// What the next batch for the disk already contains.
     pub(crate) draft: Draft,
     /// Batches handed out and not yet durable.
@@ -38,7 +39,7 @@ pub struct Raft {
     pub(crate) install: Option<Snapshot>,
     pub(crate) handed_hard_state: HardState,
     pub(crate) reported_role: (Role, u64, Option<PeerId>),
-    applied: u64,
+    pub(crate) applied: u64,
     /// Ticks that each peer has waited for a snapshot.
     snapshot_waits: Vec<(PeerId, u32)>,
     /// Index of a snapshot that was shown to raft-rs as if this member were in it; see `welcome_snapshot`.
@@ -262,14 +263,6 @@ impl Raft {
         }
     }
 
-    /// Position, term and membership for a snapshot of the state at `index`; `None` if the log no longer or not yet knows.
-    pub fn snapshot_meta(&self, index: u64) -> Option<SnapshotMeta> {
-        self.node
-            .store()
-            .meta_at(index)
-            .filter(|_| index <= self.applied)
-    }
-
     /// A new local snapshot exists: keeps it for peers that lag, drops the log up to `keep_entries` before its index, and
     /// puts both into the next batch. Term and membership are those the log knows, whatever the caller filled in.
     /// Returns false, and does nothing, when the snapshot is not newer than the present one or not applied yet.
@@ -299,113 +292,10 @@ impl Raft {
         true
     }
 
-    /// How it is doing.
-    pub fn status(&self) -> Status {
-        let r = &self.node.raft;
-        let last_index = r.raft_log.last_index();
-        let mut peers: Vec<PeerProgress> = r
-            .prs()
-            .iter()
-            .filter(|(id, _)| r.state == StateRole::Leader && **id != self.config.id)
-            .map(|(id, p)| PeerProgress {
-                id: *id,
-                matched: p.matched,
-                state: match p.state {
-                    ProgressState::Probe => ProgressKind::Probe,
-                    ProgressState::Replicate => ProgressKind::Replicate,
-                    ProgressState::Snapshot => ProgressKind::Snapshot,
-                },
-                recent_active: p.recent_active,
-                lag: last_index.saturating_sub(p.matched),
-            })
-            .collect();
-        peers.sort_unstable_by_key(|p| p.id);
-        Status {
-            id: self.config.id,
-            role: self.role(),
-            term: r.term,
-            leader: self.leader(),
-            commit: r.raft_log.committed,
-            applied: self.applied,
-            last_index,
-            first_index: r.raft_log.first_index(),
-            membership: self.membership.clone(),
-            peers,
-            ready_to_lead: self.ready_to_lead(),
-            transferring_to: r.lead_transferee,
-            failed: self.failure.clone(),
-        }
-    }
-
-    /// Size of the log in memory.
-    pub fn log_size(&self) -> LogSize {
-        self.node.store().size()
-    }
-
-    /// This member.
-    pub fn id(&self) -> PeerId {
-        self.config.id
-    }
-
-    /// Its part in the group. The only voter elects itself before its vote is durable; until then it counts as a
-    /// candidate, because after a crash it may vote for somebody else in the same term.
-    pub fn role(&self) -> Role {
-        match self.node.raft.state {
-            StateRole::Follower => Role::Follower,
-            StateRole::PreCandidate => Role::PreCandidate,
-            StateRole::Candidate => Role::Candidate,
-            StateRole::Leader if self.vote_in_flight() => Role::Candidate,
-            StateRole::Leader => Role::Leader,
-        }
-    }
-
-    /// Newest term seen.
-    pub fn term(&self) -> u64 {
-        self.node.raft.term
-    }
-
-    /// The leader of the present term, where known.
-    pub fn leader(&self) -> Option<PeerId> {
-        let unsure = self.node.raft.state == StateRole::Leader && self.vote_in_flight();
-        Some(self.node.raft.leader_id).filter(|id| *id != raft::INVALID_ID && !unsure)
-    }
-
-    /// It leads and has committed an entry of its own term.
-    pub fn ready_to_lead(&self) -> bool {
-        self.role() == Role::Leader && self.node.raft.commit_to_current_term()
-    }
-
-    /// Highest index known to be committed.
-    pub fn commit(&self) -> u64 {
-        self.node.raft.raft_log.committed
-    }
-
-    /// Members, as far as the log has been applied.
-    pub fn membership(&self) -> Membership {
-        self.membership.clone()
-    }
-
-    /// Why it stopped for good, if it has.
-    pub fn failure(&self) -> Option<&str> {
-        self.failure.as_deref()
-    }
-
     /// Stops for good. For a shell whose disk failed: what was promised can no longer be kept.
     pub fn stop(&mut self, reason: String) -> RaftError {
         let reason = self.failure.get_or_insert(reason);
         RaftError::Fatal(reason.clone())
-    }
-
-    pub(crate) fn node(&self) -> &RawNode<Tail> {
-        &self.node
-    }
-
-    pub(crate) fn node_mut(&mut self) -> &mut RawNode<Tail> {
-        &mut self.node
-    }
-
-    pub(crate) fn on_membership(&mut self, membership: Membership) {
-        self.membership = membership;
     }
 
     pub(crate) fn ensure_running(&self) -> Result<(), RaftError> {

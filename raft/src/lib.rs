@@ -24,6 +24,7 @@ mod member_change;
 mod membership;
 mod message;
 mod pipeline;
+mod queries;
 mod ready;
 mod recovered;
 mod status;

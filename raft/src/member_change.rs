@@ -93,10 +93,10 @@ impl Raft {
         context: Bytes,
     ) -> Result<(), ProposeError> {
         self.ensure_leader()?;
-        if !self.node().raft.commit_to_current_term() {
+        if !self.node.raft.commit_to_current_term() {
             return Err(ProposeError::NotReady);
         }
-        if self.node().raft.has_pending_conf() {
+        if self.node.raft.has_pending_conf() {
             return Err(ProposeError::Busy);
         }
         let after = self
@@ -125,7 +125,7 @@ impl Raft {
     /// [`RaftError::Fatal`] when the entry contradicts the membership in force: the replica has stopped.
     pub fn apply_membership(&mut self, entry: &Entry) -> Result<Membership, RaftError> {
         self.ensure_running()?;
-        if entry.index <= self.node().store().membership_index() {
+        if entry.index <= self.node.store().membership_index() {
             return Ok(self.membership());
         }
         let decoded = (entry.kind == EntryKind::Membership)
@@ -164,10 +164,10 @@ impl Raft {
             raft::Result::Ok(())
         })?
         .map_err(|e| self.stop(format!("membership entry {}: {e}", entry.index)))?;
-        self.node_mut()
+        self.node
             .mut_store()
             .record_membership(entry.index, after.clone());
-        self.on_membership(after.clone());
+        self.membership = after.clone();
         self.settle();
         Ok(after)
     }
@@ -175,9 +175,9 @@ impl Raft {
     /// True when this member leads and may start a membership change now.
     pub fn may_change_membership(&self) -> bool {
         self.role() == Role::Leader
-            && self.node().raft.commit_to_current_term()
-            && !self.node().raft.has_pending_conf()
-            && self.node().raft.lead_transferee.is_none()
+            && self.node.raft.commit_to_current_term()
+            && !self.node.raft.has_pending_conf()
+            && self.node.raft.lead_transferee.is_none()
     }
 }
 

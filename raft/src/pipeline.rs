@@ -134,10 +134,10 @@ impl Raft {
     fn drain(&mut self, out: &mut Ready) -> Result<(), RaftError> {
         let (mut now, mut later) = (Vec::new(), Vec::new());
         let mut eraft_number = 0;
-        while self.node().has_ready() {
+        while self.node.has_ready() {
             let mut rd = self.guarded(raft::RawNode::ready)?;
             eraft_number = rd.number();
-            let leads = self.node().raft.state == StateRole::Leader;
+            let leads = self.node.raft.state == StateRole::Leader;
             let messages = if leads {
                 rd.take_messages()
             } else {
@@ -163,15 +163,13 @@ impl Raft {
                 let id = self.id();
                 ours.meta.membership.learners.retain(|l| *l != id);
             }
-            self.on_membership(ours.meta.membership.clone());
-            self.node_mut()
-                .mut_store()
-                .reset_to(eraft::snapshot_to(&ours));
+            self.membership = ours.meta.membership.clone();
+            self.node.mut_store().reset_to(eraft::snapshot_to(&ours));
             self.draft.replace(ours);
         }
         let entries = rd.take_entries();
         self.draft.append(&entries);
-        self.node_mut().mut_store().append(entries);
+        self.node.mut_store().append(entries);
         if let Some(hs) = rd.hs() {
             self.draft.vote |=
                 hs.term != self.handed_hard_state.term || hs.vote != self.handed_hard_state.vote;
@@ -188,7 +186,7 @@ impl Raft {
     ) -> Result<(), RaftError> {
         if self.draft.is_needed() {
             let draft = std::mem::take(&mut self.draft);
-            let hard_state = eraft::hard_state_from(&self.node().raft.hard_state());
+            let hard_state = eraft::hard_state_from(&self.node.raft.hard_state());
             out.persist = Some(self.number(draft, hard_state, eraft_number));
         }
         match self.in_flight.back_mut() {
