@@ -93,24 +93,32 @@ impl Identity {
             cluster,
             backend,
         };
+        match self.difference(&found) {
+            Some(what) => Err(differs(what)),
+            None => Ok(Some(found)),
+        }
+    }
+
+    /// In which way a store is not the one that the caller expects.
+    fn difference(&self, found: &Identity) -> Option<String> {
         if found.member != self.member {
-            return Err(differs(format!(
+            return Some(format!(
                 "it is member {}, not {}",
                 found.member, self.member
-            )));
+            ));
         }
         if found.backend != self.backend {
-            return Err(differs(format!(
+            return Some(format!(
                 "it was made by {}, not {}",
                 found.backend.name(),
                 self.backend.name()
-            )));
+            ));
         }
-        if let (Some(theirs), Some(ours)) = (&found.cluster, &self.cluster)
-            && theirs != ours
-        {
-            return Err(differs(format!("it is of cluster {theirs}, not {ours}")));
+        match (&found.cluster, &self.cluster) {
+            (Some(theirs), Some(ours)) if theirs != ours => {
+                Some(format!("it is of cluster {theirs}, not {ours}"))
+            }
+            (Some(_) | None, Some(_) | None) => None,
         }
-        Ok(Some(found))
     }
 }

@@ -38,45 +38,10 @@ impl SledEngine {
         if create {
             fs::create_dir_all(dir).map_err(StoreError::io("create", dir))?;
         } else {
-            let length = fs::metadata(&pages_path).map(|m| m.len());
-            match length {
-                Ok(0) => {
-                    return Err(StoreError::corrupt(
-                        "sled's file is empty",
-                        &pages_path,
-                        member,
-                    ));
-                }
-                Err(_) => {
-                    return Err(StoreError::corrupt(
-                        "sled's file is missing",
-                        &pages_path,
-                        member,
-                    ));
-                }
-                Ok(_) => {}
-            }
+            check_pages(&pages_path, member)?;
         }
         remove_half_written_snapshots(dir)?;
-        let db = match open_database(dir, cache_bytes) {
-            Ok(db) => db,
-            Err(OpenError::Busy(message)) => {
-                return Err(StoreError::Engine {
-                    what: "open",
-                    message,
-                });
-            }
-            Err(OpenError::Damaged(first)) => {
-                // sled's snapshots only shorten its recovery; without them it replays its log.
-                set_snapshots_aside(dir)?;
-                open_database(dir, cache_bytes).map_err(|second| {
-                    let what = format!(
-                        "sled cannot read its file: {first}; without its snapshots: {second}"
-                    );
-                    StoreError::corrupt(what, &pages_path, member)
-                })?
-            }
-        };
+        let db = open_or_repair(dir, cache_bytes, &pages_path, member)?;
         let pages = OpenOptions::new()
             .read(true)
             .write(true)
@@ -86,10 +51,9 @@ impl SledEngine {
             db.open_tree(name)
                 .map_err(|e| engine_error("open a tree", e))
         };
-        let (log, history) = (tree("raft")?, tree("history")?);
         let engine = SledEngine {
-            log,
-            history,
+            log: tree("raft")?,
+            history: tree("history")?,
             db,
             pages,
             pages_path,
@@ -159,6 +123,39 @@ fn engine_error(what: &'static str, e: sled::Error) -> StoreError {
         what,
         message: e.to_string(),
     }
+}
+
+/// sled takes a missing or empty file for a new database.
+fn check_pages(path: &Path, member: PeerId) -> Result<(), StoreError> {
+    match fs::metadata(path).map(|m| m.len()) {
+        Ok(0) => Err(StoreError::corrupt("sled's file is empty", path, member)),
+        Err(_) => Err(StoreError::corrupt("sled's file is missing", path, member)),
+        Ok(_) => Ok(()),
+    }
+}
+
+/// sled's snapshots only shorten its recovery; if it cannot read them it can replay its log without them.
+fn open_or_repair(
+    dir: &Path,
+    cache_bytes: u64,
+    pages_path: &Path,
+    member: PeerId,
+) -> Result<sled::Db, StoreError> {
+    let first = match open_database(dir, cache_bytes) {
+        Ok(db) => return Ok(db),
+        Err(OpenError::Busy(message)) => {
+            return Err(StoreError::Engine {
+                what: "open",
+                message,
+            });
+        }
+        Err(OpenError::Damaged(first)) => first,
+    };
+    set_snapshots_aside(dir)?;
+    open_database(dir, cache_bytes).map_err(|second| {
+        let what = format!("sled cannot read its file: {first}; without its snapshots: {second}");
+        StoreError::corrupt(what, pages_path, member)
+    })
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -60,81 +60,105 @@ struct Writer {
 }
 
 impl Writer {
+    /// The batch of a step, if the log allows it; it is in the model then.
     fn batch(&mut self, step: &Step) -> Option<Persist> {
-        let mut batch = Persist {
-            must_sync: true,
-            ..Persist::default()
-        };
-        let hard = self.model.hard_state;
-        let (last, base) = (
-            self.model.last_index(),
-            self.model.snapshot.as_ref().map_or(0, |s| s.meta.index),
-        );
-        match *step {
-            Step::Append { back, count, size } => {
-                let first = (last - back.min(last - base.max(hard.commit))) + 1;
-                let term = hard.term.max(1);
-                batch.entries = (first..first + count)
-                    .map(|i| entry(i, term, size))
-                    .collect();
-                batch.hard_state = Some(HardState {
-                    term,
-                    commit: hard.commit.max(first - 1),
-                    ..hard
-                });
-            }
-            Step::Vote { term, vote } => {
-                batch.hard_state = Some(HardState {
-                    term: hard.term + term,
-                    vote,
-                    ..hard
-                })
-            }
-            Step::Compact { behind, keep } => {
-                let index = last.saturating_sub(behind).min(hard.commit);
-                let term = self.model.entries.iter().find(|e| e.index == index)?.term;
-                if index <= base {
-                    return None;
-                }
-                let meta = SnapshotMeta {
-                    index,
-                    term,
-                    membership: Membership::of_voters([1, 2]),
-                };
-                batch.membership = Some(meta.membership.clone());
-                batch.snapshot = Some(Snapshot {
-                    meta,
-                    data: Bytes::from(vec![index as u8; 1_000]),
-                });
-                batch.compact_to = Some(index.saturating_sub(keep));
-                batch.must_sync = false;
-            }
-            Step::Install { ahead, size } => {
-                let (index, term) = (last.max(1) + ahead, hard.term.max(1));
-                let meta = SnapshotMeta {
-                    index,
-                    term,
-                    membership: Membership::new([1, 2], [ahead + 3]),
-                };
-                batch.reset_log = true;
-                batch.hard_state = Some(HardState {
-                    term,
-                    commit: index,
-                    ..hard
-                });
-                batch.membership = Some(meta.membership.clone());
-                batch.snapshot = Some(Snapshot {
-                    meta,
-                    data: Bytes::from(vec![7; size]),
-                });
-            }
+        let mut batch = match *step {
+            Step::Append { back, count, size } => self.append(back, count, size),
+            Step::Vote { term, vote } => self.vote(term, vote),
+            Step::Compact { behind, keep } => self.compact(behind, keep)?,
+            Step::Install { ahead, size } => self.install(ahead, size),
             Step::History { .. } | Step::Reopen => return None,
-        }
+        };
         self.number += 1;
         batch.number = self.number;
         self.model.apply(&batch);
         self.model.check().unwrap();
         Some(batch)
+    }
+
+    fn append(&self, back: u64, count: u64, size: usize) -> Persist {
+        let hard = self.model.hard_state;
+        let (last, base) = (self.model.last_index(), self.base());
+        let first = (last - back.min(last - base.max(hard.commit))) + 1;
+        let term = hard.term.max(1);
+        Persist {
+            entries: (first..first + count)
+                .map(|i| entry(i, term, size))
+                .collect(),
+            hard_state: Some(HardState {
+                term,
+                commit: hard.commit.max(first - 1),
+                ..hard
+            }),
+            must_sync: true,
+            ..Persist::default()
+        }
+    }
+
+    fn vote(&self, term: u64, vote: u64) -> Persist {
+        let hard = self.model.hard_state;
+        let hard_state = Some(HardState {
+            term: hard.term + term,
+            vote,
+            ..hard
+        });
+        Persist {
+            hard_state,
+            must_sync: true,
+            ..Persist::default()
+        }
+    }
+
+    fn compact(&self, behind: u64, keep: u64) -> Option<Persist> {
+        let index = self
+            .model
+            .last_index()
+            .saturating_sub(behind)
+            .min(self.model.hard_state.commit);
+        let term = self.model.entries.iter().find(|e| e.index == index)?.term;
+        let meta = SnapshotMeta {
+            index,
+            term,
+            membership: Membership::of_voters([1, 2]),
+        };
+        (index > self.base()).then(|| Persist {
+            membership: Some(meta.membership.clone()),
+            snapshot: Some(Snapshot {
+                meta,
+                data: Bytes::from(vec![index as u8; 1_000]),
+            }),
+            compact_to: Some(index.saturating_sub(keep)),
+            ..Persist::default()
+        })
+    }
+
+    fn install(&self, ahead: u64, size: usize) -> Persist {
+        let hard = self.model.hard_state;
+        let (index, term) = (self.model.last_index().max(1) + ahead, hard.term.max(1));
+        let meta = SnapshotMeta {
+            index,
+            term,
+            membership: Membership::new([1, 2], [ahead + 3]),
+        };
+        Persist {
+            reset_log: true,
+            hard_state: Some(HardState {
+                term,
+                commit: index,
+                ..hard
+            }),
+            membership: Some(meta.membership.clone()),
+            snapshot: Some(Snapshot {
+                meta,
+                data: Bytes::from(vec![7; size]),
+            }),
+            must_sync: true,
+            ..Persist::default()
+        }
+    }
+
+    fn base(&self) -> u64 {
+        self.model.snapshot.as_ref().map_or(0, |s| s.meta.index)
     }
 }
 
