@@ -25,6 +25,7 @@ pub(crate) struct Cli {
 
 /// Flags of every command.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
     /// Masters, `host:port` with commas between [env: BERTH_ADDR] [default: 127.0.0.1:7600]
     #[arg(long, global = true, value_name = "ADDRESSES")]
@@ -347,12 +348,20 @@ pub(crate) struct Restore {
     /// Data directory to make; must not exist or be empty
     #[arg(long)]
     pub(crate) data_dir: PathBuf,
-    /// Id of the only master of the restored cluster
+    /// Id of the master whose data directory this is
     #[arg(long)]
     pub(crate) id: u64,
-    /// Where it will listen, `host:port`
-    #[arg(long)]
-    pub(crate) address: String,
+    /// Where it will listen, if it is the only one
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        required_unless_present = "master",
+        conflicts_with = "master"
+    )]
+    pub(crate) address: Option<String>,
+    /// Each master of the restored cluster; the same list for every one of them
+    #[arg(long, value_name = "ID=HOST:PORT")]
+    pub(crate) master: Vec<String>,
 }
 
 /// `berth up`.

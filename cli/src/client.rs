@@ -194,7 +194,9 @@ impl Client {
     pub(crate) async fn nodes(&self) -> Result<Vec<NodeView>, Failure> {
         let call = self.call(|c| async move { nodes(c).list(v1::ListNodesRequest {}).await });
         let views = call.await?.nodes.into_iter().map(NodeView::try_from);
-        Ok(views.collect::<Result<_, _>>()?)
+        let mut nodes: Vec<NodeView> = views.collect::<Result<_, _>>()?;
+        nodes.sort_by(|a, b| natural(&a.spec.name).cmp(&natural(&b.spec.name)));
+        Ok(nodes)
     }
 
     /// Takes a node out of service.
@@ -298,6 +300,12 @@ impl Client {
         let events = answer.events.into_iter().map(Event::try_from);
         Ok((events.collect::<Result<_, _>>()?, answer.next_seq))
     }
+}
+
+/// Orders `n2` before `n10`.
+fn natural(name: &str) -> (&str, u64, &str) {
+    let prefix = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    (prefix, name[prefix.len()..].parse().unwrap_or(0), name)
 }
 
 fn jobs(channel: Channel) -> JobsClient<Channel> {

@@ -63,17 +63,15 @@ pub(super) fn restore(args: &Restore) -> Outcome {
         let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
         return Err(Failure::file(&args.file, missing));
     }
+    let only = args.address.as_ref().map(|a| format!("{}={a}", args.id));
     let program = find_program(SCHEDULER)?;
-    let error = Command::new(&program)
-        .arg("restore")
-        .arg("--backup")
-        .arg(&args.file)
-        .arg("--data-dir")
-        .arg(&args.data_dir)
-        .arg("--id")
-        .arg(args.id.to_string())
-        .arg("--master")
-        .arg(format!("{}={}", args.id, args.address))
-        .exec();
+    let mut command = Command::new(&program);
+    command.arg("restore").arg("--backup").arg(&args.file);
+    command.arg("--data-dir").arg(&args.data_dir);
+    command.arg("--id").arg(args.id.to_string());
+    for master in args.master.iter().chain(&only) {
+        command.arg("--master").arg(master);
+    }
+    let error = command.exec();
     Err(Failure::file(program, error))
 }

@@ -52,7 +52,7 @@ fn next_attempt(job: &JobView, shown: Epoch) -> Option<Epoch> {
 async fn show_attempt(client: &Client, id: JobId, epoch: Epoch) -> Result<(), Failure> {
     let mut late = 0;
     loop {
-        match copy(client, of_attempt(id, epoch), &mut Terminal).await {
+        match copy(client, of_attempt(id, epoch), &mut Terminal::default()).await {
             Ok(()) => return Ok(()),
             Err(Failure::Api(error)) if may_come(error.kind) => {
                 let job = client.job(id).await?;

@@ -35,7 +35,11 @@ pub(super) async fn show(context: &Context, args: &Logs) -> Outcome {
         tail_bytes: args.tail,
         offset: 0,
     };
-    copy(&client, request, &mut Terminal).await?;
+    let sink = &mut Terminal {
+        // Asked for by itself it is the answer, and answers go to standard output.
+        merged: args.stderr,
+    };
+    copy(&client, request, sink).await?;
     Ok(0)
 }
 
@@ -59,11 +63,15 @@ pub(super) trait Sink {
 }
 
 /// This process's own standard output and standard error.
-pub(super) struct Terminal;
+#[derive(Default)]
+pub(super) struct Terminal {
+    /// Both go to standard output.
+    merged: bool,
+}
 
 impl Sink for Terminal {
     fn take(&mut self, stderr: bool, data: &[u8]) -> Result<(), Failure> {
-        if stderr {
+        if stderr && !self.merged {
             std::io::stderr().lock().write_all(data)?;
         } else {
             let mut out = std::io::stdout().lock();

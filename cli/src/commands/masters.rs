@@ -12,6 +12,8 @@ use crate::failure::Failure;
 use crate::local::cluster::{forget_master, start_joining_master};
 use crate::show::other;
 
+/// How long the old master may stay a member while the new one votes.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(1);
 /// How long a new master of a local cluster may take to catch up.
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(60);
 
@@ -99,13 +101,23 @@ fn local_dir_with(context: &Context, id: u64) -> Result<Option<std::path::PathBu
     Ok(cluster.masters.iter().any(|m| m.id == id).then_some(dir))
 }
 
+/// Waits until the new one votes and the old one is gone.
 async fn until_replaced(client: &Client, old: u64, new: u64) -> Result<(), Failure> {
     let deadline = Instant::now() + CATCH_UP_WITHIN;
+    let mut votes_since = None;
     loop {
         let masters = client.masters().await?;
         let votes = masters.iter().any(|m| m.id.0 == new && m.voter);
         if votes && !masters.iter().any(|m| m.id.0 == old) {
             return Ok(());
+        }
+        // The leader removes the old one by itself, unless it was the old one and handed over before that.
+        let since = *votes_since.get_or_insert_with(Instant::now);
+        if !votes {
+            votes_since = None;
+        } else if since.elapsed() > HAND_OVER_WITHIN {
+            client.remove_master(old).await?;
+            votes_since = None;
         }
         if Instant::now() > deadline {
             return Err(Failure::local(

@@ -95,7 +95,30 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
 /// The user that submits and cancels.
 pub(crate) fn user_name() -> String {
     let set = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
+    let uid = rustix::process::getuid().as_raw();
     set("USER")
         .or_else(|| set("LOGNAME"))
-        .unwrap_or_else(|| format!("uid-{}", rustix::process::getuid().as_raw()))
+        .or_else(|| name_of(uid, &std::fs::read_to_string("/etc/passwd").ok()?))
+        .unwrap_or_else(|| format!("uid-{uid}"))
+}
+
+/// The name that a password file gives to a user id.
+fn name_of(uid: u32, passwd: &str) -> Option<String> {
+    let mut lines = passwd.lines().map(|l| l.split(':'));
+    lines.find_map(|mut fields| {
+        let name = fields.next()?;
+        (fields.nth(1)?.parse::<u32>() == Ok(uid)).then(|| name.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_without_environment_is_found_in_the_password_file() {
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nada:x:1000:1000::/home/ada:/bin/sh\nodd\n";
+        assert_eq!(name_of(1000, passwd).as_deref(), Some("ada"));
+        assert_eq!(name_of(7, passwd), None);
+    }
 }

@@ -151,109 +151,113 @@ on_lost_node = "restrat"
     assert_eq!(faults.len(), expected.len(), "{faults:#?}");
 }
 
-/// Documents with one thing wrong each, and what must be said about it, and nothing else.
+/// TOML with one thing wrong each, and what must be said about it, and nothing else.
+const BAD_TOML: &[(&str, &str)] = &[
+    ("", "command: no command and no [[groups]]"),
+    ("command = 3", "command: 3 is of the wrong type"),
+    (
+        "command = [1]",
+        "command[0]: 1 is of the wrong type (put it into quotes: \"1\")",
+    ),
+    ("command = \"\"", "command: empty"),
+    ("command = [\"\"]", "command: no program"),
+    ("command = \"true\"\nworkers = 0", "workers: 0 is too small"),
+    (
+        "command = \"true\"\nworkers = 99999",
+        "workers: 99999 is too large",
+    ),
+    (
+        "command = \"true\"\nworkers = 1.5",
+        "workers: 1.5 is no whole number",
+    ),
+    (
+        "command = \"true\"\nworkers = 2\nmin_workers = 1",
+        "workers: given beside",
+    ),
+    (
+        "command = \"true\"\nmin_workers = 3\nmax_workers = 2",
+        "max_workers: 2 is less than",
+    ),
+    ("command = \"true\"\ngpus = -1", "gpus: -1 is negative"),
+    ("command = \"true\"\ngpus = 1e300", "gpus: 1"),
+    (
+        "command = \"true\"\ngpus = nan",
+        "gpus: nothing where a value is wanted",
+    ),
+    (
+        "command = \"true\"\ngpu_types = [\"a100\"]",
+        "gpus: 0 GPUs with GPU constraints",
+    ),
+    (
+        "command = \"true\"\nmemory = \"-1GiB\"",
+        "memory: `-1GiB` is negative",
+    ),
+    ("command = \"true\"\nmemory = 5", "memory: 5 has no unit"),
+    (
+        "command = \"true\"\ngang = \"yes\"",
+        "gang: the text `yes` is of the wrong type",
+    ),
+    ("command = \"true\"\nname = \"a/b\"", "name: "),
+    ("command = \"true\"\nname = \"\"", "name: empty"),
+    (
+        "command = \"true\"\nexpected = 2026-01-01",
+        "expected: a date is of the wrong type",
+    ),
+    (
+        "command = \"true\"\nlabels = 2026-01-01",
+        "labels: a date is of the wrong type",
+    ),
+    (
+        "command = \"true\"\n[env]\nA = 3",
+        "env.A: 3 is of the wrong type (put it into quotes",
+    ),
+    (
+        "command = \"true\"\n[env]\n\"A=B\" = \"\"",
+        "env: `A=B` is no variable name",
+    ),
+    (
+        "command = \"true\"\nenv_from_submitter = [\"NO_SUCH\"]",
+        "env_from_submitter: `NO_SUCH` is not set",
+    ),
+    (
+        "command = \"true\"\n[checkpoint]\nkeep = 0",
+        "checkpoint.keep: 0 is too small",
+    ),
+    (
+        "command = \"true\"\ncheckpoint = 3",
+        "checkpoint: 3 is of the wrong type",
+    ),
+    ("command = \"true\"\nwork_dir = \"\"", "work_dir: empty"),
+    ("groups = []", "groups: no group of workers"),
+    ("groups = 3", "groups: 3 is of the wrong type"),
+    ("groups = [3]", "groups[0]: 3 is of the wrong type"),
+    ("[[groups]]\nname = \"a\"", "groups[0].command: no program"),
+    ("a = 1\na = 2", "job file: no valid TOML"),
+    ("command = [", "job file: no valid TOML"),
+];
+
+/// The same in YAML, for what only YAML can have.
+const BAD_YAML: &[(&str, &str)] = &[
+    ("- a\n- b", "job file: a list is of the wrong type"),
+    ("just text", "job file: the text `just text`"),
+    ("command: x\ncommand: y", "job file: no valid YAML"),
+    ("command: [", "job file: no valid YAML"),
+    ("command: true", "command: true is of the wrong type"),
+    ("command: x\n7: y", "7: unknown key"),
+    (
+        "command: x\nenv: {A: null}",
+        "env.A: nothing where a value is wanted",
+    ),
+];
+
 #[test]
 fn bad_documents_are_refused_with_one_clear_fault() {
-    let table = [
-        ("", "command: no command and no [[groups]]"),
-        ("command = 3", "command: 3 is of the wrong type"),
-        (
-            "command = [1]",
-            "command[0]: 1 is of the wrong type (put it into quotes: \"1\")",
-        ),
-        ("command = \"\"", "command: empty"),
-        ("command = [\"\"]", "command: no program"),
-        ("command = \"true\"\nworkers = 0", "workers: 0 is too small"),
-        (
-            "command = \"true\"\nworkers = 99999",
-            "workers: 99999 is too large",
-        ),
-        (
-            "command = \"true\"\nworkers = 1.5",
-            "workers: 1.5 is no whole number",
-        ),
-        (
-            "command = \"true\"\nworkers = 2\nmin_workers = 1",
-            "workers: given beside",
-        ),
-        (
-            "command = \"true\"\nmin_workers = 3\nmax_workers = 2",
-            "max_workers: 2 is less than",
-        ),
-        ("command = \"true\"\ngpus = -1", "gpus: -1 is negative"),
-        ("command = \"true\"\ngpus = 1e300", "gpus: 1"),
-        (
-            "command = \"true\"\ngpus = nan",
-            "gpus: nothing where a value is wanted",
-        ),
-        (
-            "command = \"true\"\ngpu_types = [\"a100\"]",
-            "gpus: 0 GPUs with GPU constraints",
-        ),
-        (
-            "command = \"true\"\nmemory = \"-1GiB\"",
-            "memory: `-1GiB` is negative",
-        ),
-        ("command = \"true\"\nmemory = 5", "memory: 5 has no unit"),
-        (
-            "command = \"true\"\ngang = \"yes\"",
-            "gang: the text `yes` is of the wrong type",
-        ),
-        ("command = \"true\"\nname = \"a/b\"", "name: "),
-        ("command = \"true\"\nname = \"\"", "name: empty"),
-        (
-            "command = \"true\"\nexpected = 2026-01-01",
-            "expected: a date is of the wrong type",
-        ),
-        (
-            "command = \"true\"\nlabels = 2026-01-01",
-            "labels: a date is of the wrong type",
-        ),
-        (
-            "command = \"true\"\n[env]\nA = 3",
-            "env.A: 3 is of the wrong type (put it into quotes",
-        ),
-        (
-            "command = \"true\"\n[env]\n\"A=B\" = \"\"",
-            "env: `A=B` is no variable name",
-        ),
-        (
-            "command = \"true\"\nenv_from_submitter = [\"NO_SUCH\"]",
-            "env_from_submitter: `NO_SUCH` is not set",
-        ),
-        (
-            "command = \"true\"\n[checkpoint]\nkeep = 0",
-            "checkpoint.keep: 0 is too small",
-        ),
-        (
-            "command = \"true\"\ncheckpoint = 3",
-            "checkpoint: 3 is of the wrong type",
-        ),
-        ("command = \"true\"\nwork_dir = \"\"", "work_dir: empty"),
-        ("groups = []", "groups: no group of workers"),
-        ("groups = 3", "groups: 3 is of the wrong type"),
-        ("groups = [3]", "groups[0]: 3 is of the wrong type"),
-        ("[[groups]]\nname = \"a\"", "groups[0].command: no program"),
-        ("a = 1\na = 2", "job file: no valid TOML"),
-        ("command = [", "job file: no valid TOML"),
-    ];
-    for (text, expected) in table {
+    for (text, expected) in BAD_TOML {
         let faults = read_text(text, Format::Toml).unwrap_err();
         assert!(faults[0].starts_with(expected), "{text}\n{faults:#?}");
         assert_eq!(faults.len(), 1, "{text}\n{faults:#?}");
     }
-    for (text, expected) in [
-        ("- a\n- b", "job file: a list is of the wrong type"),
-        ("just text", "job file: the text `just text`"),
-        ("command: x\ncommand: y", "job file: no valid YAML"),
-        ("command: [", "job file: no valid YAML"),
-        ("command: true", "command: true is of the wrong type"),
-        ("command: x\n7: y", "7: unknown key"),
-        (
-            "command: x\nenv: {A: null}",
-            "env.A: nothing where a value is wanted",
-        ),
-    ] {
+    for (text, expected) in BAD_YAML {
         let faults = read_text(text, Format::Yaml).unwrap_err();
         assert!(faults[0].starts_with(expected), "{text}\n{faults:#?}");
     }

@@ -1,11 +1,12 @@
 //! A local cluster's life: written down, started, waited for, ended.
 
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::daemons::{self, AgentSettings, MasterSettings, Programs};
+use super::daemons::{self, AgentSettings, Birth, MasterSettings, Programs};
 use super::layout::{self, AgentEntry, Cluster, MasterEntry, Place};
 use super::process::{ProcessId, spawn};
 use crate::client::Client;
@@ -14,7 +15,7 @@ use crate::failure::Failure;
 /// How long a daemon may take to end by itself.
 const DAEMON_GRACE: Duration = Duration::from_secs(5);
 /// How long a keeper may take to end its tasks.
-const KEEPER_GRACE: Duration = Duration::from_secs(15);
+const KEEPER_GRACE: Duration = Duration::from_secs(20);
 /// Lines of a log that are shown when its daemon ended at once.
 const LOG_LINES: usize = 8;
 
@@ -93,7 +94,7 @@ fn write_new(dir: &Path, plan: &Plan) -> Result<Cluster, Failure> {
         .collect();
     for master in &masters {
         let place = layout::master(dir, master.id);
-        daemons::write_master(&place, master, Some(&masters), &plan.master)?;
+        daemons::write_master(&place, master, Birth::First, &masters, &plan.master)?;
     }
     let addresses: Vec<String> = masters.iter().map(|m| m.address.clone()).collect();
     for (number, agent) in (0..).zip(&agents) {
@@ -240,6 +241,8 @@ fn last_lines(log: &Path) -> String {
 /// Ends every daemon of a cluster; unless `keep_tasks`, its tasks and their keepers too. Returns what was ended.
 pub(crate) fn end(dir: &Path, keep_tasks: bool) -> Result<Vec<String>, Failure> {
     let cluster = Cluster::load(dir)?;
+    // Agents and tasks know each other by paths without links.
+    let dir = &dir.canonicalize().map_err(|e| Failure::file(dir, e))?;
     let mut ended = Vec::new();
     let mut failed = None;
     // Agents first: they would otherwise look for masters in vain.
@@ -302,41 +305,32 @@ pub(crate) fn end_one(place: &Place) -> Result<bool, Failure> {
     Ok(ran)
 }
 
-/// Ends an agent's keeper and the tasks that it holds. True if there was one.
+/// Ends an agent's keeper and its tasks, also tasks that have lost their keeper. True if there was a keeper.
 fn end_keeper(place: &Place) -> Result<bool, Failure> {
-    let Some(keeper) = keeper_process(place) else {
+    if !place.data().join("keeper").exists() {
         return Ok(false);
-    };
-    let args = daemons::keeper_stop_args(place)?;
+    }
+    let keeper = keeper_process(place);
     let program = Programs::find()?.agent;
     let mut child = Command::new(&program)
-        .args(args)
+        .args(daemons::keeper_stop_args(place)?)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .map_err(|e| Failure::file(&program, e))?;
     let deadline = Instant::now() + KEEPER_GRACE;
-    while keeper.alive() && Instant::now() < deadline {
-        // It has given up if it ended and the keeper still runs a little later.
-        if child
-            .try_wait()
-            .ok()
-            .flatten()
-            .is_some_and(|s| !s.success())
-        {
-            break;
+    while child.try_wait()?.is_none() {
+        if Instant::now() > deadline {
+            child.kill()?;
         }
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(5));
     }
-    if child.try_wait().ok().flatten().is_none() {
-        let _ = child.kill();
+    // One that did not listen is not left behind.
+    if let Some(keeper) = keeper.filter(|k| k.alive()) {
+        keeper.end(Duration::from_secs(1))?;
     }
-    let _ = child.wait();
-    if keeper.alive() {
-        keeper.end(Duration::ZERO)?;
-    }
-    Ok(true)
+    Ok(keeper.is_some())
 }
 
 /// The keeper of the agent in `place`, if it runs.
@@ -345,8 +339,11 @@ pub(crate) fn keeper_process(place: &Place) -> Option<ProcessId> {
     let pid: i32 = text.split_whitespace().next()?.parse().ok()?;
     // The keeper writes no start time, so its command line has to show that it is one.
     let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let is_agent = String::from_utf8_lossy(&command).contains(daemons::AGENT);
-    ProcessId::of(pid).filter(|id| is_agent && id.alive())
+    let data = place.data();
+    let is_keeper = command
+        .split(|b| *b == 0)
+        .any(|arg| arg == data.as_os_str().as_bytes());
+    ProcessId::of(pid).filter(|id| is_keeper && id.alive())
 }
 
 /// Starts one more master of a local cluster, which waits to be added. Returns it.
@@ -360,7 +357,8 @@ pub(crate) fn start_joining_master(dir: &Path, id: u64) -> Result<MasterEntry, F
         address: format!("127.0.0.1:{port}"),
     };
     let place = layout::master(&dir, id);
-    daemons::write_master(&place, &entry, None, &MasterSettings::default())?;
+    let settings = MasterSettings::default();
+    daemons::write_master(&place, &entry, Birth::Joins, &cluster.masters, &settings)?;
     launch(&place, &programs.scheduler)?;
     cluster.masters.push(entry.clone());
     cluster.save(&dir)?;

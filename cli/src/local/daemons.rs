@@ -47,30 +47,38 @@ pub(crate) struct MasterSettings {
     pub(crate) storage: Option<String>,
 }
 
-/// Writes a master's configuration. `peers` are the first masters; `None` for one that joins.
+/// How a master comes to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Birth {
+    /// As one of the first masters of a cluster.
+    First,
+    /// It waits to be added to a running cluster.
+    Joins,
+}
+
+/// Writes a master's configuration. `masters` are the cluster's: with [`Birth::First`] its own among them.
 pub(crate) fn write_master(
     place: &Place,
     own: &MasterEntry,
-    peers: Option<&[MasterEntry]>,
+    birth: Birth,
+    masters: &[MasterEntry],
     settings: &MasterSettings,
 ) -> Result<(), Failure> {
     let mut config = json!({
         "id": own.id,
         "data_dir": text(&place.data())?,
         "listen": own.address,
-        "join": peers.is_none(),
+        "join": birth == Birth::Joins,
+        "masters": masters
+            .iter()
+            .map(|m| json!({ "id": m.id, "address": m.address }))
+            .collect::<Vec<_>>(),
     });
     if let Some(policy) = &settings.policy {
         config["policy"] = policy.as_str().into();
     }
     if let Some(storage) = &settings.storage {
         config["storage"] = storage.as_str().into();
-    }
-    if let Some(peers) = peers {
-        config["masters"] = peers
-            .iter()
-            .map(|m| json!({ "id": m.id, "address": m.address }))
-            .collect();
     }
     write(place, &config)
 }
@@ -179,29 +187,22 @@ mod tests {
     }
 
     #[test]
-    fn a_joining_master_lists_no_first_masters() {
+    fn a_joining_master_knows_the_others_and_does_not_begin_a_cluster() {
         let dir = tempfile::tempdir().unwrap();
         let place = Place {
             dir: dir.path().join("m"),
         };
-        let own = MasterEntry {
-            id: 4,
-            address: "127.0.0.1:7004".into(),
+        let entry = |id: u64| MasterEntry {
+            id,
+            address: format!("127.0.0.1:700{id}"),
         };
-        write_master(&place, &own, None, &MasterSettings::default()).unwrap();
-        let text = std::fs::read_to_string(place.config()).unwrap();
-        let config: Value = toml::from_str(&text).unwrap();
-        assert_eq!(config["join"], true);
-        assert!(config.get("masters").is_none());
-        write_master(
-            &place,
-            &own,
-            Some(std::slice::from_ref(&own)),
-            &MasterSettings::default(),
-        )
-        .unwrap();
-        let text = std::fs::read_to_string(place.config()).unwrap();
-        let config: Value = toml::from_str(&text).unwrap();
-        assert_eq!(config["masters"][0]["address"], "127.0.0.1:7004");
+        let settings = MasterSettings::default();
+        for (birth, joins) in [(Birth::First, false), (Birth::Joins, true)] {
+            write_master(&place, &entry(4), birth, &[entry(1)], &settings).unwrap();
+            let text = std::fs::read_to_string(place.config()).unwrap();
+            let config: Value = toml::from_str(&text).unwrap();
+            assert_eq!(config["join"], joins);
+            assert_eq!(config["masters"][0]["address"], "127.0.0.1:7001");
+        }
     }
 }

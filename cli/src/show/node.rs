@@ -120,35 +120,40 @@ pub(crate) fn detail(screen: &Screen, node: &NodeView) -> View {
         ("tasks", node.tasks.to_string()),
         ("jobs", jobs.join(" ")),
     ]);
-    if !spec.gpus.is_empty() {
-        text.push_str(if spec.simulated_gpus {
-            "\ngpus (simulated)\n"
-        } else {
-            "\ngpus\n"
-        });
-        let rows = spec.gpus.iter().enumerate().map(|(i, g)| {
-            let used = node.used_milligpu.get(i).copied().unwrap_or(0);
-            vec![
-                i.to_string(),
-                g.model.clone(),
-                bytes(g.mem_bytes),
-                milli(used.into()),
-                g.nvlink_group.to_string(),
-                g.numa.to_string(),
-                g.uuid.clone(),
-            ]
-        });
-        text.push_str(&screen.table(
-            &["GPU", "MODEL", "MEMORY", "USED", "NVLINK", "NUMA", "UUID"],
-            rows,
-            &["GPU", "MEMORY", "USED"],
-        ));
-    }
+    text.push_str(&gpu_table(screen, node));
     View {
         text,
         value: value(node),
         names: vec![spec.name.clone()],
     }
+}
+
+/// The GPUs of a node, if it has any.
+fn gpu_table(screen: &Screen, node: &NodeView) -> String {
+    let spec = &node.spec;
+    if spec.gpus.is_empty() {
+        return String::new();
+    }
+    let rows = spec.gpus.iter().enumerate().map(|(i, g)| {
+        let used = node.used_milligpu.get(i).copied().unwrap_or(0);
+        vec![
+            i.to_string(),
+            g.model.clone(),
+            bytes(g.mem_bytes),
+            milli(used.into()),
+            g.nvlink_group.to_string(),
+            g.numa.to_string(),
+            g.uuid.clone(),
+        ]
+    });
+    let headings = ["GPU", "MODEL", "MEMORY", "USED", "NVLINK", "NUMA", "UUID"];
+    let simulated = if spec.simulated_gpus {
+        " (simulated)"
+    } else {
+        ""
+    };
+    let table = screen.table(&headings, rows, &["GPU", "MEMORY", "USED"]);
+    format!("\ngpus{simulated}\n{table}")
 }
 
 fn value(node: &NodeView) -> Value {
