@@ -15,7 +15,7 @@ use thiserror::Error;
 use section::Section;
 
 /// Policies that can be named.
-pub const POLICIES: [&str; 3] = ["fifo", "srtf", "best-fit"];
+pub const POLICIES: [&str; 3] = berth_policy::NAMES;
 /// Storage backends that can be named.
 pub const STORAGES: [&str; 2] = ["sled", "redb"];
 /// Most masters in a cluster: more would only slow every write down.
@@ -156,10 +156,12 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
-        let table = text.parse().map_err(|e: toml::de::Error| ConfigError::Syntax {
-            path: path.to_owned(),
-            message: e.to_string().trim_end().to_owned(),
-        })?;
+        let table = text
+            .parse()
+            .map_err(|e: toml::de::Error| ConfigError::Syntax {
+                path: path.to_owned(),
+                message: e.to_string().trim_end().to_owned(),
+            })?;
         let mut faults = Vec::new();
         let config = read(table, &mut faults);
         match config {
@@ -212,14 +214,20 @@ fn read(table: toml::Table, faults: &mut Vec<Fault>) -> Option<Config> {
     let data_dir = top.required("data_dir", Section::text);
     let listen = top.required("listen", Section::text);
     let join = top.boolean("join").unwrap_or(false);
-    let policy = top.choice("policy", &POLICIES).unwrap_or(POLICIES[0].to_owned());
-    let storage = top.choice("storage", &STORAGES).unwrap_or(STORAGES[0].to_owned());
+    let policy = top
+        .choice("policy", &POLICIES)
+        .unwrap_or(POLICIES[0].to_owned());
+    let storage = top
+        .choice("storage", &STORAGES)
+        .unwrap_or(STORAGES[0].to_owned());
     let log_format = match top.choice("log_format", &["text", "json"]).as_deref() {
         Some("json") => LogFormat::Json,
         _ => LogFormat::Text,
     };
     let default = ReplicaConfig::default();
-    let snapshot_entries = top.integer("snapshot_entries").unwrap_or(default.snapshot_entries);
+    let snapshot_entries = top
+        .integer("snapshot_entries")
+        .unwrap_or(default.snapshot_entries);
     if snapshot_entries == 0 {
         top.fault("snapshot_entries", "0 entries", "at least 1");
     }
@@ -266,7 +274,11 @@ fn read_timeouts(mut section: Section, faults: &mut Vec<Fault>) -> Timeouts {
         section.fault("heartbeat", "shorter than a tick", "at least `tick`");
     }
     if timeouts.election < timeouts.heartbeat * 3 {
-        section.fault("election", "shorter than three heartbeats", "raise it, or lower `heartbeat`");
+        section.fault(
+            "election",
+            "shorter than three heartbeats",
+            "raise it, or lower `heartbeat`",
+        );
     }
     section.finish(faults);
     timeouts
@@ -306,17 +318,24 @@ fn check_masters(config: &Config, faults: &mut Vec<Fault>) {
     }
     let n = config.masters.len();
     if n.is_multiple_of(2) || n > MAX_MASTERS {
-        fault(format!("{n} masters"), "list 1, 3 or 5 of them; an even number tolerates no more failures");
+        fault(
+            format!("{n} masters"),
+            "list 1, 3 or 5 of them; an even number tolerates no more failures",
+        );
     }
     match own {
         None => fault(
             format!("master {} is not among them", config.id),
             "list it, or set `join = true` to be added to a running cluster",
         ),
-        Some((_, info)) if loopback(&info.address).is_ok_and(|a| a.port() != config.listen.port()) => fault(
-            format!("master {} is said to listen at {}", config.id, info.address),
-            "give it the port of `listen`",
-        ),
+        Some((_, info))
+            if loopback(&info.address).is_ok_and(|a| a.port() != config.listen.port()) =>
+        {
+            fault(
+                format!("master {} is said to listen at {}", config.id, info.address),
+                "give it the port of `listen`",
+            )
+        }
         Some(_) => {}
     }
 }
@@ -327,10 +346,15 @@ fn loopback(text: &str) -> Result<SocketAddr, (String, String)> {
     let mut addresses = text
         .to_socket_addrs()
         .map_err(|e| (format!("`{text}` is no address: {e}"), example.clone()))?;
-    let address = addresses.next().ok_or((format!("`{text}` names no address"), example))?;
+    let address = addresses
+        .next()
+        .ok_or((format!("`{text}` names no address"), example))?;
     if !address.ip().is_loopback() {
         let hint = "use 127.0.0.1, [::1] or localhost: connections are not authenticated yet, so masters stay on one host";
-        return Err((format!("`{text}` is not a loopback address"), hint.to_owned()));
+        return Err((
+            format!("`{text}` is not a loopback address"),
+            hint.to_owned(),
+        ));
     }
     Ok(address)
 }

@@ -135,7 +135,8 @@ impl EventLoop {
 
     fn step(&mut self) {
         let now_ms = self.clock.now_ms();
-        self.replica.step_all(now_ms, self.inputs.drain(..), &mut self.effects);
+        self.replica
+            .step_all(now_ms, self.inputs.drain(..), &mut self.effects);
         self.execute();
     }
 
@@ -157,7 +158,11 @@ impl EventLoop {
                 self.calls.insert(id, reply);
                 self.inputs.push(Input::Request { id, request });
             }
-            Message::AgentConnected { session, outbox, hello } => {
+            Message::AgentConnected {
+                session,
+                outbox,
+                hello,
+            } => {
                 self.agents.insert(session, outbox);
                 self.inputs.push(Input::AgentConnected {
                     session,
@@ -181,15 +186,25 @@ impl EventLoop {
             self.inputs.push(Input::PolicyAnswer { round, plan: None });
         }
         if let Some(since) = self.stopping_since
-            && (!self.replica.is_serving() || now.duration_since(since) > HAND_OVER)
+            && (!self.replica.is_serving()
+                || self.is_alone()
+                || now.duration_since(since) > HAND_OVER)
         {
             self.end = Some(End::Stopped);
         }
     }
 
+    /// Nobody is there to hand over to.
+    fn is_alone(&self) -> bool {
+        self.replica.state().masters.len() <= 1
+    }
+
     fn execute(&mut self) {
         let cluster_id = self.replica.state().cluster_id;
-        self.out.shared.cluster_id.store(cluster_id, Ordering::Relaxed);
+        self.out
+            .shared
+            .cluster_id
+            .store(cluster_id, Ordering::Relaxed);
         let mut effects = std::mem::take(&mut self.effects);
         for effect in effects.drain(..) {
             self.carry_out(effect);
@@ -210,8 +225,14 @@ impl EventLoop {
                     let _ = reply.send(response);
                 }
             }
-            Effect::SendAgent { session, directive } => self.send_agent(session, ToAgent::Directive(directive)),
-            Effect::CloseAgent { session, reason, leader } => {
+            Effect::SendAgent { session, directive } => {
+                self.send_agent(session, ToAgent::Directive(directive))
+            }
+            Effect::CloseAgent {
+                session,
+                reason,
+                leader,
+            } => {
                 self.send_agent(session, ToAgent::Redirect { reason, leader });
                 self.agents.remove(&session);
             }
@@ -223,7 +244,9 @@ impl EventLoop {
             Effect::AppendHistory(jobs) => self.history(Task::Append(jobs)),
             Effect::LookUpHistory { token, lookup } => self.history(Task::LookUp { token, lookup }),
             Effect::HistoryGap { through } => {
-                self.out.history_through.send_if_modified(|t| through > std::mem::replace(t, through.max(*t)));
+                self.out
+                    .history_through
+                    .send_if_modified(|t| through > std::mem::replace(t, through.max(*t)));
             }
             Effect::Publish(events) => {
                 let sender = &self.out.shared.events;
@@ -231,7 +254,11 @@ impl EventLoop {
                     let _ = sender.send(Arc::new(events));
                 }
             }
-            Effect::LeaderChanged { leader, term, is_self } => self.on_leader(leader, term, is_self),
+            Effect::LeaderChanged {
+                leader,
+                term,
+                is_self,
+            } => self.on_leader(leader, term, is_self),
             Effect::MastersChanged(masters) => {
                 self.out.peers.set(&masters);
                 self.out.masters.send_replace(masters);
@@ -252,7 +279,9 @@ impl EventLoop {
     }
 
     fn send_agent(&mut self, session: u64, message: ToAgent) {
-        let Some(outbox) = self.agents.get(&session) else { return };
+        let Some(outbox) = self.agents.get(&session) else {
+            return;
+        };
         if let Err(mpsc::error::TrySendError::Full(_)) = outbox.try_send(message) {
             warn!(session, "an agent does not keep up and is cut off");
             self.agents.remove(&session);
@@ -263,7 +292,10 @@ impl EventLoop {
     fn on_leader(&self, leader: Option<(MasterId, MasterInfo)>, term: u64, is_self: bool) {
         let id = leader.as_ref().map(|(id, _)| id.0);
         info!(leader = id, term, serving = is_self, "leadership");
-        self.out.leader.send_replace(Leader { known: leader, is_self });
+        self.out.leader.send_replace(Leader {
+            known: leader,
+            is_self,
+        });
     }
 }
 

@@ -39,7 +39,10 @@ pub(crate) enum Task {
 pub(crate) type Tasks = Sender<Task>;
 
 /// Starts the thread. It ends when the last sender is dropped, after all that was sent is kept.
-pub(crate) fn start(store: Arc<dyn HistoryStore>, inbox: Inbox) -> std::io::Result<(Tasks, JoinHandle<()>)> {
+pub(crate) fn start(
+    store: Arc<dyn HistoryStore>,
+    inbox: Inbox,
+) -> std::io::Result<(Tasks, JoinHandle<()>)> {
     // Unbounded, because the event loop must never block on what blocks on it; fed by committed entries only.
     let (sender, tasks) = channel();
     let worker = Worker { store, inbox };
@@ -96,9 +99,14 @@ impl Worker {
             Task::LookUp { token, lookup } => {
                 let jobs = match lookup {
                     HistoryLookup::Job(job) => self.job(job.0).into_iter().collect(),
-                    HistoryLookup::List { filter, before, limit } => self.list(&filter, before, limit),
+                    HistoryLookup::List {
+                        filter,
+                        before,
+                        limit,
+                    } => self.list(&filter, before, limit),
                 };
-                self.inbox.send_blocking(Message::Input(Input::HistoryFound { token, jobs }));
+                self.inbox
+                    .send_blocking(Message::Input(Input::HistoryFound { token, jobs }));
             }
             Task::FindGap { through, found } => {
                 let _ = found.send(self.gap(through));
@@ -117,17 +125,21 @@ impl Worker {
     }
 
     fn scan(&self, from_seq: u64, newest_first: bool) -> Vec<HistoryRecord> {
-        self.store.scan(from_seq, SCAN_PAGE, newest_first).unwrap_or_else(|failure| {
-            error!(error = %chain(&failure), "cannot read the history");
-            Vec::new()
-        })
+        self.store
+            .scan(from_seq, SCAN_PAGE, newest_first)
+            .unwrap_or_else(|failure| {
+                error!(error = %chain(&failure), "cannot read the history");
+                Vec::new()
+            })
     }
 
     fn list(&self, filter: &berth_types::JobFilter, before: u64, limit: u32) -> Vec<FinishedJob> {
         let (mut jobs, mut next) = (Vec::new(), before.saturating_sub(1));
         while next > 0 {
             let page = self.scan(next, true);
-            let Some((oldest, _, _)) = page.last() else { break };
+            let Some((oldest, _, _)) = page.last() else {
+                break;
+            };
             next = oldest.saturating_sub(1);
             for (_, _, data) in page {
                 if jobs.len() >= limit as usize {

@@ -29,8 +29,15 @@ pub(crate) async fn fill(
     loop {
         let target = *through.borrow_and_update();
         while let Some((from, to)) = find(&tasks, target).await {
-            let others: Vec<_> = masters.borrow().iter().filter(|(id, _)| *id != own).cloned().collect();
-            let Some((id, info)) = others.get(turn % others.len().max(1)) else { break };
+            let others: Vec<_> = masters
+                .borrow()
+                .iter()
+                .filter(|(id, _)| *id != own)
+                .cloned()
+                .collect();
+            let Some((id, info)) = others.get(turn % others.len().max(1)) else {
+                break;
+            };
             let kept = match fetch(&info.address, from, to).await {
                 Ok(records) if !records.is_empty() => {
                     info!(master = %id, from, records = records.len(), "took over finished jobs");
@@ -61,18 +68,34 @@ async fn find(tasks: &Tasks, through: u64) -> Option<(u64, u64)> {
 
 async fn import(tasks: &Tasks, records: Vec<v1::HistoryRecord>) -> bool {
     let (done, kept) = oneshot::channel();
-    let records = records.into_iter().map(|r| (r.seq, r.job, r.data)).collect();
+    let records = records
+        .into_iter()
+        .map(|r| (r.seq, r.job, r.data))
+        .collect();
     tasks.send(Task::Import(records, done)).is_ok() && kept.await.is_ok()
 }
 
-async fn fetch(address: &str, from_seq: u64, to: u64) -> Result<Vec<v1::HistoryRecord>, tonic::Status> {
+async fn fetch(
+    address: &str,
+    from_seq: u64,
+    to: u64,
+) -> Result<Vec<v1::HistoryRecord>, tonic::Status> {
     let unreachable = |e: tonic::transport::Error| tonic::Status::unavailable(e.to_string());
-    let channel = channel::endpoint(address).map_err(unreachable)?.connect().await.map_err(unreachable)?;
+    let channel = channel::endpoint(address)
+        .map_err(unreachable)?
+        .connect()
+        .await
+        .map_err(unreachable)?;
     let mut client = PeersClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
     let limit = u32::try_from(to - from_seq + 1).unwrap_or(PAGE).min(PAGE);
     let call = client.fetch_history(v1::FetchHistoryRequest { from_seq, limit });
     let answer = tokio::time::timeout(ANSWER_TIMEOUT, call)
         .await
         .map_err(|_| tonic::Status::deadline_exceeded("no answer in time"))??;
-    Ok(answer.into_inner().records.into_iter().filter(|r| r.seq <= to).collect())
+    Ok(answer
+        .into_inner()
+        .records
+        .into_iter()
+        .filter(|r| r.seq <= to)
+        .collect())
 }

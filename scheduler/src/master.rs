@@ -59,7 +59,9 @@ pub enum StartError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// What the store holds makes no sense to the replica.
-    #[error("master {id} cannot use its data; if it stays so, replace it: berth masters replace {id} NEW_ID NEW_ADDRESS")]
+    #[error(
+        "master {id} cannot use its data; if it stays so, replace it: berth masters replace {id} NEW_ID NEW_ADDRESS"
+    )]
     Replica {
         /// This master.
         id: u64,
@@ -93,8 +95,7 @@ pub enum RunError {
 const FALLBACK: &str = "fifo";
 
 fn policy(name: &str) -> Result<Box<dyn Policy>, StartError> {
-    let _ = name;
-    Ok(Box::new(crate::planning::InOrder))
+    berth_policy::by_name(name).map_err(|e| StartError::Setting(e.to_string()))
 }
 
 /// A number that no other start has drawn.
@@ -136,7 +137,9 @@ impl Master {
         let (close, closed) = oneshot::channel();
         let (health, health_service) = tonic_health::server::health_reporter();
         for name in SERVICES {
-            health.set_service_status(name, ServingStatus::Serving).await;
+            health
+                .set_service_status(name, ServingStatus::Serving)
+                .await;
         }
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(berth_proto::DESCRIPTORS)
@@ -154,7 +157,14 @@ impl Master {
                 let _ = closed.await;
             });
         let server = tokio::spawn(server);
-        Ok(Master { address, inbox, threads, close, server, health })
+        Ok(Master {
+            address,
+            inbox,
+            threads,
+            close,
+            server,
+            health,
+        })
     }
 
     /// Where it listens.
@@ -191,7 +201,9 @@ impl Master {
             End::Panicked => return Err(RunError::Panicked("replica")),
             End::Stopped => {}
         }
-        joined.unwrap_or(Err("closing")).map_err(RunError::Panicked)?;
+        joined
+            .unwrap_or(Err("closing"))
+            .map_err(RunError::Panicked)?;
         if let Ok(Ok(Err(error))) = closed {
             return Err(RunError::Serve(error));
         }
@@ -201,8 +213,13 @@ impl Master {
 
 /// Ends with the first thread that panicked.
 fn join(handles: Vec<(&'static str, JoinHandle<()>)>) -> Result<(), &'static str> {
-    let results: Vec<_> = handles.into_iter().map(|(name, thread)| (name, thread.join())).collect();
-    results.into_iter().try_for_each(|(name, result)| result.map_err(|_| name))
+    let results: Vec<_> = handles
+        .into_iter()
+        .map(|(name, thread)| (name, thread.join()))
+        .collect();
+    results
+        .into_iter()
+        .try_for_each(|(name, result)| result.map_err(|_| name))
 }
 
 fn start_threads(
@@ -213,7 +230,8 @@ fn start_threads(
     let backend: Backend = config.storage.parse().map_err(StartError::Setting)?;
     let (policy, fallback) = (policy(&config.policy)?, policy(FALLBACK)?);
     let options = StoreOptions::new(config.id.0);
-    let (recovered, store, history_store) = berth_raft_store::open(&config.data_dir, backend, options)?;
+    let (recovered, store, history_store) =
+        berth_raft_store::open(&config.data_dir, backend, options)?;
     info!(
         last_index = recovered.last_index(),
         term = recovered.hard_state.term,
@@ -222,8 +240,11 @@ fn start_threads(
     );
     let replica_config = config.replica(random()?, random()?);
     let limits = replica_config.plan_limits.clone();
-    let replica = Replica::new(replica_config, recovered)
-        .map_err(|source| StartError::Replica { id: config.id.0, source })?;
+    let replica =
+        Replica::new(replica_config, recovered).map_err(|source| StartError::Replica {
+            id: config.id.0,
+            source,
+        })?;
 
     let (leader, leader_known) = watch::channel(Leader::default());
     let (masters, masters_known) = watch::channel(Vec::new());
@@ -241,9 +262,19 @@ fn start_threads(
     let (history, history_thread) = history::start(history_store, inbox.clone())?;
     let (storage, storage_thread) = storage::start(store, inbox.clone())?;
     let (snapshots, snapshot_thread) = snapshots::start(history.clone(), inbox.clone())?;
-    let gap = tokio::spawn(history_gap::fill(config.id, through, masters_known, history.clone()));
+    let gap = tokio::spawn(history_gap::fill(
+        config.id,
+        through,
+        masters_known,
+        history.clone(),
+    ));
     let runtime = tokio::runtime::Handle::current();
-    let mut peers = Peers::new(config.id, Arc::clone(&shared.cluster_id), inbox.clone(), runtime);
+    let mut peers = Peers::new(
+        config.id,
+        Arc::clone(&shared.cluster_id),
+        inbox.clone(),
+        runtime,
+    );
     // One that joins has no state yet to learn addresses from, and must answer the leader to get it.
     peers.set(&config.masters);
     let planning = Planning::start(policy, fallback, limits, config.timeouts.policy, inbox)?;
@@ -260,16 +291,25 @@ fn start_threads(
     };
     let (end, ended) = oneshot::channel();
     let event_loop = EventLoop::new(replica, Clock::start(), config.timeouts.tick, messages, out);
-    let replica_thread = std::thread::Builder::new().name("berth-replica".into()).spawn(move || {
-        let _ = end.send(event_loop.run());
-    })?;
+    let replica_thread = std::thread::Builder::new()
+        .name("berth-replica".into())
+        .spawn(move || {
+            let _ = end.send(event_loop.run());
+        })?;
     let handles = vec![
         ("replica", replica_thread),
         ("storage", storage_thread),
         ("snapshot", snapshot_thread),
         ("history", history_thread),
     ];
-    Ok((shared, Threads { handles, ended, gap }))
+    Ok((
+        shared,
+        Threads {
+            handles,
+            ended,
+            gap,
+        },
+    ))
 }
 
 /// Connections without Nagle's delay.

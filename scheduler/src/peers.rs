@@ -69,9 +69,20 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    pub(crate) fn new(own: MasterId, cluster_id: Arc<AtomicU64>, inbox: Inbox, runtime: Handle) -> Self {
+    pub(crate) fn new(
+        own: MasterId,
+        cluster_id: Arc<AtomicU64>,
+        inbox: Inbox,
+        runtime: Handle,
+    ) -> Self {
         let links = BTreeMap::new();
-        Self { own, cluster_id, inbox, runtime, links }
+        Self {
+            own,
+            cluster_id,
+            inbox,
+            runtime,
+            links,
+        }
     }
 
     /// Talks to these from now on.
@@ -81,7 +92,11 @@ impl Peers {
             .filter(|(id, info)| *id != self.own && !info.address.is_empty())
             .map(|(id, info)| (*id, info.address.as_str()))
             .collect();
-        self.links.retain(|id, link| wanted.get(id).is_some_and(|address| *address == link.address));
+        self.links.retain(|id, link| {
+            wanted
+                .get(id)
+                .is_some_and(|address| *address == link.address)
+        });
         for (id, address) in wanted {
             if self.links.contains_key(&id) {
                 continue;
@@ -97,7 +112,14 @@ impl Peers {
             };
             let task = self.runtime.spawn(dialler.run());
             let address = address.to_owned();
-            self.links.insert(id, Link { address, queue, task });
+            self.links.insert(
+                id,
+                Link {
+                    address,
+                    queue,
+                    task,
+                },
+            );
         }
     }
 
@@ -147,7 +169,9 @@ impl Dialler {
                 lost = true;
             }
             if lost {
-                told = self.inbox.offer(Message::Input(Input::PeerUnreachable(self.to)));
+                told = self
+                    .inbox
+                    .offer(Message::Input(Input::PeerUnreachable(self.to)));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(MAX_PAUSE);
@@ -157,12 +181,16 @@ impl Dialler {
     fn snapshot_lost(&self, message: &PeerMessage) {
         if is_snapshot(message) {
             let (to, ok) = (self.to, false);
-            self.inbox.offer(Message::Input(Input::SnapshotSent { to, ok }));
+            self.inbox
+                .offer(Message::Input(Input::SnapshotSent { to, ok }));
         }
     }
 
     async fn dial(&self) -> Result<Channel, tonic::transport::Error> {
-        channel::endpoint(&self.address)?.connect_timeout(DIAL_TIMEOUT).connect().await
+        channel::endpoint(&self.address)?
+            .connect_timeout(DIAL_TIMEOUT)
+            .connect()
+            .await
     }
 
     /// Streams until the connection breaks; says why.
@@ -208,7 +236,11 @@ impl Dialler {
     }
 
     /// Packs messages into frames; large ones leave in chunks on their own.
-    fn frames(&self, client: &PeersClient<Channel>, batch: &mut Vec<PeerMessage>) -> Vec<v1::PeerFrame> {
+    fn frames(
+        &self,
+        client: &PeersClient<Channel>,
+        batch: &mut Vec<PeerMessage>,
+    ) -> Vec<v1::PeerFrame> {
         let (mut frames, mut messages, mut bytes) = (Vec::new(), Vec::new(), 0);
         for message in batch.drain(..) {
             let snapshot = is_snapshot(&message);
@@ -265,7 +297,9 @@ impl Dialler {
                 }
             };
             if snapshot {
-                inbox.send(Message::Input(Input::SnapshotSent { to, ok })).await;
+                inbox
+                    .send(Message::Input(Input::SnapshotSent { to, ok }))
+                    .await;
             }
         }
     }

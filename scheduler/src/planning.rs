@@ -5,9 +5,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use berth_core::Input;
 use berth_core::planner::{Plan, PlanLimits, decide};
 use berth_core::policy::{Policy, View};
-use berth_core::Input;
 use tracing::{debug, error, warn};
 
 use crate::inbox::{Inbox, Message};
@@ -35,7 +35,12 @@ impl Planning {
         inbox: Inbox,
     ) -> std::io::Result<Self> {
         let (sender, questions) = sync_channel(1);
-        let mut planner = Planner { policy, fallback, limits, inbox };
+        let mut planner = Planner {
+            policy,
+            fallback,
+            limits,
+            inbox,
+        };
         let thread = std::thread::Builder::new()
             .name("berth-policy".into())
             .spawn(move || planner.run(&questions))?;
@@ -49,7 +54,9 @@ impl Planning {
 
     /// Asks. False if the thread is still busy with a question that it was too late for.
     pub(crate) fn ask(&mut self, round: u64, view: Box<View>, now: Instant) -> bool {
-        let Some(sender) = &self.sender else { return false };
+        let Some(sender) = &self.sender else {
+            return false;
+        };
         if sender.try_send(Question { round, view }).is_err() {
             warn!(round, "the policy is still busy with an earlier round");
             return false;
@@ -66,7 +73,9 @@ impl Planning {
     /// The round that has waited for too long, once.
     pub(crate) fn overdue(&mut self, now: Instant) -> Option<u64> {
         let deadline = self.deadline;
-        let (round, _) = self.asked.take_if(|(_, since)| now.duration_since(*since) > deadline)?;
+        let (round, _) = self
+            .asked
+            .take_if(|(_, since)| now.duration_since(*since) > deadline)?;
         warn!(round, ?deadline, "the policy did not answer in time");
         Some(round)
     }
@@ -96,7 +105,10 @@ impl Planner {
             let plan = plan.map(Box::new);
             // The view shares records with the state: let go of them before the next change would copy them.
             drop(view);
-            if !self.inbox.send_blocking(Message::Input(Input::PolicyAnswer { round, plan })) {
+            if !self
+                .inbox
+                .send_blocking(Message::Input(Input::PolicyAnswer { round, plan }))
+            {
                 return;
             }
         }
@@ -114,25 +126,4 @@ fn attempt(name: &str, policy: &mut dyn Policy, view: &View, limits: &PlanLimits
     catch_unwind(AssertUnwindSafe(|| decide(policy, view, limits)))
         .map_err(|_| error!(policy = name, round = view.round, "the policy panicked"))
         .ok()
-}
-
-/// Pending jobs in the order of their turn.
-pub(crate) struct InOrder;
-
-impl Policy for InOrder {
-    fn name(&self) -> &str {
-        "fifo"
-    }
-
-    fn propose(&mut self, view: &View, _rng: &mut rand_chacha::ChaCha8Rng) -> berth_core::Proposal {
-        let start = |key: &berth_core::state::PendingKey| berth_core::policy::ProposedBundle {
-            actions: vec![berth_core::Action::Start { job: key.job, workers: None, slots: None }],
-            score: 0.0,
-            reason: "next in line".to_owned(),
-        };
-        berth_core::Proposal {
-            bundles: view.state.pending.iter().map(start).collect(),
-            backfill: berth_core::Backfill::BehindReservation,
-        }
-    }
 }

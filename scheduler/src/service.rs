@@ -54,7 +54,9 @@ impl Shared {
     {
         let request = Request::try_from(wire)?;
         let response = self.call(request).await.map_err(|e| to_status(&e))?;
-        A::try_from(response).map(Response::new).map_err(|e| to_status(&e))
+        A::try_from(response)
+            .map(Response::new)
+            .map_err(|e| to_status(&e))
     }
 
     /// Where the leader listens, if it is another master.

@@ -82,7 +82,11 @@ impl Sessions {
     /// A node's newest session.
     pub(crate) fn add(&self, node: &str, session: u64, outbox: Outbox) {
         let logs = BTreeMap::new();
-        let agent = Agent { session, outbox, logs };
+        let agent = Agent {
+            session,
+            outbox,
+            logs,
+        };
         self.lock().agents.insert(node.to_owned(), agent);
     }
 
@@ -95,7 +99,11 @@ impl Sessions {
     }
 
     /// Opens a log request at a node; `None` if its agent is not connected here.
-    pub(crate) fn open_log(&self, node: &str, request: u64) -> Option<(Outbox, mpsc::UnboundedReceiver<v1::LogData>)> {
+    pub(crate) fn open_log(
+        &self,
+        node: &str,
+        request: u64,
+    ) -> Option<(Outbox, mpsc::UnboundedReceiver<v1::LogData>)> {
         let mut table = self.lock();
         let agent = table.agents.get_mut(node)?;
         let (sink, data) = mpsc::unbounded_channel();
@@ -113,9 +121,14 @@ impl Sessions {
     /// Data has arrived for a log request.
     pub(crate) fn on_log_data(&self, node: &str, session: u64, data: v1::LogData) {
         let mut table = self.lock();
-        let Some(agent) = table.agents.get_mut(node).filter(|a| a.session == session) else { return };
+        let Some(agent) = table.agents.get_mut(node).filter(|a| a.session == session) else {
+            return;
+        };
         let (request, eof) = (data.request_id, data.eof);
-        let gone = agent.logs.get(&request).is_none_or(|sink| sink.send(data).is_err());
+        let gone = agent
+            .logs
+            .get(&request)
+            .is_none_or(|sink| sink.send(data).is_err());
         if gone || eof {
             agent.logs.remove(&request);
         }

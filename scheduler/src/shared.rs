@@ -65,17 +65,33 @@ impl Shared {
     }
 
     /// Refuses messages of another cluster or for another master.
-    pub(crate) fn check_peer(&self, from: u64, to: u64, cluster_id: u64) -> Result<MasterId, ApiError> {
+    pub(crate) fn check_peer(
+        &self,
+        from: u64,
+        to: u64,
+        cluster_id: u64,
+    ) -> Result<MasterId, ApiError> {
         let refuse = |reason: &str, message: String| {
             let hint = "check the addresses in [[masters]]";
-            Err(ApiError::new(ErrorKind::FailedPrecondition, reason, message, hint))
+            Err(ApiError::new(
+                ErrorKind::FailedPrecondition,
+                reason,
+                message,
+                hint,
+            ))
         };
         let own = self.cluster_id();
         if to != self.id.0 {
-            return refuse("WRONG_MASTER", format!("this is master {}, not {to}", self.id));
+            return refuse(
+                "WRONG_MASTER",
+                format!("this is master {}, not {to}", self.id),
+            );
         }
         if own != 0 && cluster_id != 0 && own != cluster_id {
-            return refuse("WRONG_CLUSTER", format!("this master serves cluster {own:x}, not {cluster_id:x}"));
+            return refuse(
+                "WRONG_CLUSTER",
+                format!("this master serves cluster {own:x}, not {cluster_id:x}"),
+            );
         }
         Ok(MasterId(from))
     }

@@ -11,7 +11,10 @@ use tracing::error;
 use crate::inbox::{Inbox, Message};
 
 /// Starts the thread. It ends when the sender is dropped, after all that was sent is durable.
-pub(crate) fn start(mut store: Box<dyn LogStore>, inbox: Inbox) -> std::io::Result<(Sender<Persist>, JoinHandle<()>)> {
+pub(crate) fn start(
+    mut store: Box<dyn LogStore>,
+    inbox: Inbox,
+) -> std::io::Result<(Sender<Persist>, JoinHandle<()>)> {
     // Unbounded, because the event loop must never block on what blocks on it. The replica bounds what is in flight.
     let (sender, batches) = channel::<Persist>();
     let thread = std::thread::Builder::new()

@@ -110,7 +110,11 @@ impl Section {
         };
         match humantime::parse_duration(&text) {
             Ok(d) if d < Duration::from_millis(1) || d > Duration::from_secs(86_400) => {
-                self.fault(key, format!("`{text}` is out of range"), "between 1ms and 1day");
+                self.fault(
+                    key,
+                    format!("`{text}` is out of range"),
+                    "between 1ms and 1day",
+                );
                 None
             }
             Ok(d) => Some(d),
@@ -135,8 +139,14 @@ impl Section {
     }
 
     /// The value, or its fault.
-    pub(super) fn checked<T>(&mut self, key: &str, value: Result<T, (String, String)>) -> Option<T> {
-        value.map_err(|(what, hint)| self.fault(key, what, hint)).ok()
+    pub(super) fn checked<T>(
+        &mut self,
+        key: &str,
+        value: Result<T, (String, String)>,
+    ) -> Option<T> {
+        value
+            .map_err(|(what, hint)| self.fault(key, what, hint))
+            .ok()
     }
 
     /// A table within this one; empty if absent.

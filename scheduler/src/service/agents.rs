@@ -33,9 +33,13 @@ impl v1::agents_server::Agents for Agents {
     ) -> Result<Response<Self::SessionStream>, Status> {
         let mut messages = request.into_inner();
         let first = tokio::time::timeout(REGISTER_TIMEOUT, messages.message()).await;
-        let first = first.map_err(|_| refuse("NOT_REGISTERED", "the agent did not register in time"))??;
+        let first =
+            first.map_err(|_| refuse("NOT_REGISTERED", "the agent did not register in time"))??;
         let Some(Kind::Register(register)) = first.and_then(|m| m.kind) else {
-            return Err(refuse("NOT_REGISTERED", "the agent's first message is no registration"));
+            return Err(refuse(
+                "NOT_REGISTERED",
+                "the agent's first message is no registration",
+            ));
         };
         let hello = hello(register)?;
         let node = hello.spec.name.clone();
@@ -65,11 +69,18 @@ impl v1::agents_server::Agents for Agents {
 
 fn refuse(reason: &str, message: &str) -> Status {
     let hint = "agent and master may be of different versions";
-    to_status(&ApiError::new(ErrorKind::InvalidArgument, reason, message, hint))
+    to_status(&ApiError::new(
+        ErrorKind::InvalidArgument,
+        reason,
+        message,
+        hint,
+    ))
 }
 
 fn hello(register: v1::Register) -> Result<Hello, DecodeError> {
-    let spec = register.spec.ok_or_else(|| DecodeError::new("spec", "missing", "say what the node offers"))?;
+    let spec = register
+        .spec
+        .ok_or_else(|| DecodeError::new("spec", "missing", "say what the node offers"))?;
     let spec = NodeSpec::try_from(spec)?;
     let inventory = register.inventory.unwrap_or_default();
     Ok(Hello {
@@ -99,21 +110,38 @@ impl Reader {
                 Some(Kind::Report(report)) => match AgentReport::try_from(report) {
                     Ok(report) => {
                         let session = self.session;
-                        if !self.shared.inbox.send(Message::Input(Input::AgentReport { session, report })).await {
+                        if !self
+                            .shared
+                            .inbox
+                            .send(Message::Input(Input::AgentReport { session, report }))
+                            .await
+                        {
                             break "this master stops".to_owned();
                         }
                     }
                     Err(error) => break format!("malformed report: {error}"),
                 },
-                Some(Kind::Log(data)) => self.shared.sessions.on_log_data(&self.node, self.session, data),
+                Some(Kind::Log(data)) => {
+                    self.shared
+                        .sessions
+                        .on_log_data(&self.node, self.session, data)
+                }
                 Some(Kind::Register(_)) => break "it registered twice".to_owned(),
                 // A kind that this master does not know yet.
                 None => warn!(node = self.node, "an agent said something unknown"),
             }
         };
-        info!(node = self.node, session = self.session, why, "an agent's stream ended");
+        info!(
+            node = self.node,
+            session = self.session,
+            why,
+            "an agent's stream ended"
+        );
         self.shared.sessions.remove(&self.node, self.session);
         let session = self.session;
-        self.shared.inbox.send(Message::Input(Input::AgentGone { session })).await;
+        self.shared
+            .inbox
+            .send(Message::Input(Input::AgentGone { session }))
+            .await;
     }
 }

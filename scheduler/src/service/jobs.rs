@@ -12,13 +12,18 @@ pub(super) struct Jobs(pub(super) Shared);
 
 #[tonic::async_trait]
 impl v1::jobs_server::Jobs for Jobs {
-    async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
+    async fn submit(
+        &self,
+        request: Request<v1::SubmitRequest>,
+    ) -> Result<Response<v1::SubmitResponse>, Status> {
         let call = Call::try_from(request.into_inner())?;
         // Checked here, on the caller's thread, so that the event loop hears of sound jobs only.
         if let Call::Submit { spec, .. } = &call {
             let mut faults = spec.faults();
             if !faults.is_empty() {
-                faults.iter_mut().for_each(|f| f.field = format!("spec.{}", f.field));
+                faults
+                    .iter_mut()
+                    .for_each(|f| f.field = format!("spec.{}", f.field));
                 return Err(to_status(&ApiError::faults("INVALID_JOB", faults)));
             }
         }
@@ -31,27 +36,45 @@ impl v1::jobs_server::Jobs for Jobs {
         self.0.serve(request.into_inner()).await
     }
 
-    async fn list(&self, request: Request<v1::ListJobsRequest>) -> Result<Response<v1::ListJobsResponse>, Status> {
+    async fn list(
+        &self,
+        request: Request<v1::ListJobsRequest>,
+    ) -> Result<Response<v1::ListJobsResponse>, Status> {
         self.0.serve(request.into_inner()).await
     }
 
-    async fn cancel(&self, request: Request<v1::CancelJobRequest>) -> Result<Response<v1::Done>, Status> {
+    async fn cancel(
+        &self,
+        request: Request<v1::CancelJobRequest>,
+    ) -> Result<Response<v1::Done>, Status> {
         self.0.serve(request.into_inner()).await
     }
 
-    async fn why(&self, request: Request<v1::WhyRequest>) -> Result<Response<v1::WhyResponse>, Status> {
+    async fn why(
+        &self,
+        request: Request<v1::WhyRequest>,
+    ) -> Result<Response<v1::WhyResponse>, Status> {
         self.0.serve(request.into_inner()).await
     }
 
     type WatchStream = Answers<v1::Event>;
 
-    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        Ok(Response::new(watch::watch(self.0.clone(), request.into_inner())))
+    async fn watch(
+        &self,
+        request: Request<v1::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        Ok(Response::new(watch::watch(
+            self.0.clone(),
+            request.into_inner(),
+        )))
     }
 
     type LogsStream = Answers<v1::LogChunk>;
 
-    async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+    async fn logs(
+        &self,
+        request: Request<v1::LogsRequest>,
+    ) -> Result<Response<Self::LogsStream>, Status> {
         logs::logs(&self.0, request).await.map(Response::new)
     }
 }

@@ -17,14 +17,24 @@ const WINDOW_BYTES: u64 = 256 * 1024;
 /// Credit is given back in steps, not for every chunk.
 const CREDIT_STEP_BYTES: u64 = WINDOW_BYTES / 4;
 
-pub(super) async fn logs(shared: &Shared, request: Request<v1::LogsRequest>) -> Result<Answers<v1::LogChunk>, Status> {
+pub(super) async fn logs(
+    shared: &Shared,
+    request: Request<v1::LogsRequest>,
+) -> Result<Answers<v1::LogChunk>, Status> {
     let call = Call::try_from(request.get_ref())?;
     if let Some(leader) = shared.pass_on_to(&request)? {
-        let stream = jobs_at(&leader)?.logs(passed_on(request.into_inner())).await?;
+        let stream = jobs_at(&leader)?
+            .logs(passed_on(request.into_inner()))
+            .await?;
         return Ok(Box::pin(stream.into_inner()));
     }
     let (epoch, node, source) = match shared.call(call).await {
-        Ok(Answer::Logs { node, node_name, epoch, live }) => {
+        Ok(Answer::Logs {
+            node,
+            node_name,
+            epoch,
+            live,
+        }) => {
             let source = v1::LogSource {
                 attempt: epoch.0,
                 node: node.0,
@@ -53,8 +63,15 @@ pub(super) async fn logs(shared: &Shared, request: Request<v1::LogsRequest>) -> 
 }
 
 fn node_unreachable(node: &str, message: String) -> Status {
-    let hint = format!("look at `berth nodes`; the output is on {node} and can be read once its agent is back");
-    to_status(&ApiError::new(ErrorKind::Unavailable, "NODE_UNREACHABLE", message, hint))
+    let hint = format!(
+        "look at `berth nodes`; the output is on {node} and can be read once its agent is back"
+    );
+    to_status(&ApiError::new(
+        ErrorKind::Unavailable,
+        "NODE_UNREACHABLE",
+        message,
+        hint,
+    ))
 }
 
 /// One reader of one task's output.
@@ -71,7 +88,12 @@ struct Relay {
 }
 
 impl Relay {
-    fn open(shared: &Shared, node: &str, request: &v1::LogsRequest, epoch: Epoch) -> Result<Self, Status> {
+    fn open(
+        shared: &Shared,
+        node: &str,
+        request: &v1::LogsRequest,
+        epoch: Epoch,
+    ) -> Result<Self, Status> {
         let stream = convert::log_stream(request.stream)?;
         let id = shared.sessions.next_id();
         let (outbox, data) = shared
@@ -116,13 +138,16 @@ impl Relay {
             return Err(node_unreachable(&self.node, message));
         };
         if !data.error.is_empty() {
-            let hint = "the files are kept in the agent's data directory until the job is forgotten";
+            let hint =
+                "the files are kept in the agent's data directory until the job is forgotten";
             let error = ApiError::new(ErrorKind::NotFound, "LOG_UNREADABLE", data.error, hint);
             return Err(to_status(&error));
         }
         let bytes = data.data.len() as u64;
         if bytes > self.credit_bytes {
-            return Err(Status::internal("the agent sent more than it was allowed to"));
+            return Err(Status::internal(
+                "the agent sent more than it was allowed to",
+            ));
         }
         self.credit_bytes -= bytes;
         self.taken_bytes += bytes;
@@ -146,7 +171,12 @@ impl Relay {
         self.credit_bytes += bytes;
         let request_id = self.request;
         let credit = ToAgent::Log(Kind::LogCredit(v1::LogCredit { request_id, bytes }));
-        let gone = |_| node_unreachable(&self.node, format!("the connection to node {} is gone", self.node));
+        let gone = |_| {
+            node_unreachable(
+                &self.node,
+                format!("the connection to node {} is gone", self.node),
+            )
+        };
         self.outbox.send(credit).await.map_err(gone)
     }
 }
@@ -157,7 +187,9 @@ impl Drop for Relay {
         if !self.done {
             let request_id = self.request;
             // An agent that does not hear it runs out of credit.
-            let _ = self.outbox.try_send(ToAgent::Log(Kind::CloseLog(v1::CloseLog { request_id })));
+            let _ = self
+                .outbox
+                .try_send(ToAgent::Log(Kind::CloseLog(v1::CloseLog { request_id })));
         }
     }
 }

@@ -9,23 +9,38 @@ pub(super) struct Nodes(pub(super) Shared);
 
 #[tonic::async_trait]
 impl v1::nodes_server::Nodes for Nodes {
-    async fn list(&self, request: Request<v1::ListNodesRequest>) -> Result<Response<v1::ListNodesResponse>, Status> {
+    async fn list(
+        &self,
+        request: Request<v1::ListNodesRequest>,
+    ) -> Result<Response<v1::ListNodesResponse>, Status> {
         self.0.serve(request.into_inner()).await
     }
 
-    async fn get(&self, request: Request<v1::GetNodeRequest>) -> Result<Response<v1::Node>, Status> {
+    async fn get(
+        &self,
+        request: Request<v1::GetNodeRequest>,
+    ) -> Result<Response<v1::Node>, Status> {
         self.0.serve(request.into_inner()).await
     }
 
-    async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::Done>, Status> {
+    async fn drain(
+        &self,
+        request: Request<v1::DrainRequest>,
+    ) -> Result<Response<v1::Done>, Status> {
         self.0.serve(request.into_inner()).await
     }
 
-    async fn undrain(&self, request: Request<v1::UndrainRequest>) -> Result<Response<v1::Done>, Status> {
+    async fn undrain(
+        &self,
+        request: Request<v1::UndrainRequest>,
+    ) -> Result<Response<v1::Done>, Status> {
         self.0.serve(request.into_inner()).await
     }
 
-    async fn fence(&self, request: Request<v1::FenceRequest>) -> Result<Response<v1::Done>, Status> {
+    async fn fence(
+        &self,
+        request: Request<v1::FenceRequest>,
+    ) -> Result<Response<v1::Done>, Status> {
         self.0.serve(request.into_inner()).await
     }
 }

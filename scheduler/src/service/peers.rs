@@ -46,8 +46,13 @@ impl v1::peers_server::Peers for Peers {
         let mut data = BytesMut::new();
         let mut about = None;
         while let Some(chunk) = chunks.message().await? {
-            let from = self.0.check_peer(chunk.from, chunk.to, chunk.cluster_id).map_err(|e| to_status(&e))?;
-            if chunk.total_bytes > MAX_LARGE_BYTES || data.len() as u64 + chunk.data.len() as u64 > chunk.total_bytes {
+            let from = self
+                .0
+                .check_peer(chunk.from, chunk.to, chunk.cluster_id)
+                .map_err(|e| to_status(&e))?;
+            if chunk.total_bytes > MAX_LARGE_BYTES
+                || data.len() as u64 + chunk.data.len() as u64 > chunk.total_bytes
+            {
                 return Err(too_large(chunk.total_bytes));
             }
             data.extend_from_slice(&chunk.data);
@@ -67,7 +72,8 @@ impl v1::peers_server::Peers for Peers {
         let request = request.into_inner();
         let store = self.0.history.clone();
         let limit = (request.limit as usize).clamp(1, MAX_RECORDS);
-        let read = tokio::task::spawn_blocking(move || store.scan(request.from_seq, limit, false)).await;
+        let read =
+            tokio::task::spawn_blocking(move || store.scan(request.from_seq, limit, false)).await;
         let found = read
             .map_err(|e| Status::internal(e.to_string()))?
             .map_err(|e| Status::internal(crate::storage::chain(&e)))?;
@@ -88,7 +94,12 @@ impl v1::peers_server::Peers for Peers {
 fn too_large(bytes: u64) -> Status {
     let message = format!("a message of {bytes} bytes");
     let hint = format!("at most {MAX_LARGE_BYTES}");
-    to_status(&ApiError::new(ErrorKind::ResourceExhausted, "MESSAGE_TOO_LARGE", message, hint))
+    to_status(&ApiError::new(
+        ErrorKind::ResourceExhausted,
+        "MESSAGE_TOO_LARGE",
+        message,
+        hint,
+    ))
 }
 
 /// Reads frames until the stream ends; says why.
@@ -119,7 +130,11 @@ async fn deliver(shared: &Shared, from: MasterId, message: Bytes) -> Result<(), 
             return Err(Status::invalid_argument(error.to_string()));
         }
     };
-    if shared.inbox.send(Message::Input(Input::Peer { from, message })).await {
+    if shared
+        .inbox
+        .send(Message::Input(Input::Peer { from, message }))
+        .await
+    {
         Ok(())
     } else {
         Err(Status::unavailable("this master is stopping"))

@@ -1,9 +1,9 @@
 //! An agent that runs nothing and says that everything ended well.
 
+use berth_proto::v1;
 use berth_proto::v1::agent_message::Kind as Said;
 use berth_proto::v1::agents_client::AgentsClient;
 use berth_proto::v1::master_message::Kind as Heard;
-use berth_proto::v1;
 use berth_types::{
     AgentReport, Directive, GpuInfo, NodeSpec, TaskEvent, TaskExit, TaskInventory, TaskKey,
 };
@@ -51,17 +51,31 @@ impl FakeAgent {
     /// Connects and registers an empty node.
     pub async fn connect(channel: Channel, spec: &NodeSpec) -> Result<FakeAgent, tonic::Status> {
         let (said, outgoing) = mpsc::channel(64);
-        let inventory = AgentReport { full_inventory: true, events: vec![] };
+        let inventory = AgentReport {
+            full_inventory: true,
+            events: vec![],
+        };
         let register = v1::Register {
             spec: Some(spec.into()),
             incarnation: 1,
             inventory: Some((&inventory).into()),
             ..v1::Register::default()
         };
-        said.send(message(Said::Register(register))).await.expect("open");
+        said.send(message(Said::Register(register)))
+            .await
+            .expect("open");
         let mut client = AgentsClient::new(channel);
-        let heard = client.session(ReceiverStream::new(outgoing)).await?.into_inner();
-        Ok(FakeAgent { said, heard, output: vec![], launched: vec![], forgotten: vec![] })
+        let heard = client
+            .session(ReceiverStream::new(outgoing))
+            .await?
+            .into_inner();
+        Ok(FakeAgent {
+            said,
+            heard,
+            output: vec![],
+            launched: vec![],
+            forgotten: vec![],
+        })
     }
 
     /// The next thing that the master says.
@@ -70,8 +84,14 @@ impl FakeAgent {
     }
 
     pub async fn report(&self, events: Vec<TaskEvent>) {
-        let report = AgentReport { full_inventory: false, events };
-        let _ = self.said.send(message(Said::Report((&report).into()))).await;
+        let report = AgentReport {
+            full_inventory: false,
+            events,
+        };
+        let _ = self
+            .said
+            .send(message(Said::Report((&report).into())))
+            .await;
     }
 
     /// Obeys until the stream ends: each launched task ends at once with 0, and each log is `output`.
@@ -98,8 +118,16 @@ impl FakeAgent {
                         continue;
                     }
                     self.launched.push(task.key);
-                    let exit = TaskExit { code: 0, at_ms: 2, reason: String::new(), node_fault: false };
-                    events.push(TaskEvent::State(task.key, TaskInventory::Running { since_ms: 1 }));
+                    let exit = TaskExit {
+                        code: 0,
+                        at_ms: 2,
+                        reason: String::new(),
+                        node_fault: false,
+                    };
+                    events.push(TaskEvent::State(
+                        task.key,
+                        TaskInventory::Running { since_ms: 1 },
+                    ));
                     events.push(TaskEvent::State(task.key, TaskInventory::Ended(exit)));
                 }
                 self.forgotten.extend(&directive.forget);
@@ -113,7 +141,10 @@ impl FakeAgent {
     }
 
     async fn send_log(&self, read: &v1::ReadLog) {
-        assert!(self.output.len() as u64 <= read.credit_bytes, "the fake has no use for more credit");
+        assert!(
+            self.output.len() as u64 <= read.credit_bytes,
+            "the fake has no use for more credit"
+        );
         let data = v1::LogData {
             request_id: read.request_id,
             stream: v1::LogStream::Stdout.into(),

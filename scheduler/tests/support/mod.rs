@@ -36,7 +36,11 @@ impl Running {
         let ended = tokio::spawn(master.run_until(async {
             let _ = stopped.await;
         }));
-        Running { address, stop, ended }
+        Running {
+            address,
+            stop,
+            ended,
+        }
     }
 
     /// Stops it in good order.
@@ -64,8 +68,13 @@ impl Running {
 
 /// Ports that were free a moment ago.
 pub fn free_ports(n: usize) -> Vec<u16> {
-    let listeners: Vec<_> = (0..n).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-    listeners.iter().map(|l| l.local_addr().expect("bound").port()).collect()
+    let listeners: Vec<_> = (0..n)
+        .map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"))
+        .collect();
+    listeners
+        .iter()
+        .map(|l| l.local_addr().expect("bound").port())
+        .collect()
 }
 
 /// Configurations of a new cluster, one per port.
@@ -96,7 +105,10 @@ pub fn spec(name: &str, milligpu: u32) -> JobSpec {
             min_workers: 1,
             max_workers: 1,
             gang: true,
-            resources: Resources { milligpu, ..Resources::default() },
+            resources: Resources {
+                milligpu,
+                ..Resources::default()
+            },
             node_labels: Default::default(),
         }],
         ..JobSpec::default()
@@ -105,7 +117,9 @@ pub fn spec(name: &str, milligpu: u32) -> JobSpec {
 
 /// A UUIDv7 of now, told apart by `n`.
 pub fn key(n: u64) -> u128 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970");
     (now.as_millis() << 80) | (0x7 << 76) | (0b10 << 62) | u128::from(n)
 }
 
