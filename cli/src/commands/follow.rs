@@ -16,14 +16,22 @@ use crate::failure::Failure;
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How often output that is not there yet is asked for again while nothing happens.
 const LOGS_EVERY: Duration = Duration::from_millis(20);
+/// The same right after submission, and for how many times.
+const EARLY_EVERY: Duration = Duration::from_millis(3);
+const EARLY_TRIES: u32 = 10;
+/// Every job's first attempt.
+const FIRST: Epoch = Epoch(1);
 /// How long output may stay away after its attempt has ended.
 const MAX_LATE_TRIES: u32 = 100;
 
 /// Waits until the job is over; with `logs`, shows the output of rank 0 of each attempt meanwhile.
 pub(super) async fn to_the_end(client: &Client, id: JobId, logs: bool) -> Result<JobView, Failure> {
+    let mut shown = Epoch(0);
+    if logs && show_at_once(client, id).await? {
+        shown = FIRST;
+    }
     // Opened before the first look, so that nothing happens in between unseen.
     let mut news = News::open(client, id).await?;
-    let mut shown = Epoch(0);
     loop {
         let job = client.job(id).await?;
         if logs && let Some(epoch) = next_attempt(&job, shown) {
@@ -39,6 +47,20 @@ pub(super) async fn to_the_end(client: &Client, id: JobId, logs: bool) -> Result
         }
         news.wait(client, id).await?;
     }
+}
+
+/// On an idle cluster a job starts within milliseconds: asking for its output right away, a few times, shows the first
+/// line sooner than asking for news first. True if the output of the first attempt was shown.
+async fn show_at_once(client: &Client, id: JobId) -> Result<bool, Failure> {
+    for _ in 0..EARLY_TRIES {
+        match copy(client, of_attempt(id, FIRST), &mut Terminal::default()).await {
+            Ok(()) => return Ok(true),
+            Err(Failure::Api(error)) if may_come(error.kind) => {}
+            Err(failure) => return Err(failure),
+        }
+        tokio::time::sleep(EARLY_EVERY).await;
+    }
+    Ok(false)
 }
 
 /// The oldest attempt whose output was not shown yet.
@@ -112,5 +134,51 @@ impl News {
             Err(_) => {}
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use berth_types::{AttemptEnd, JobSpec, JobState, PastAttempt};
+
+    use super::*;
+
+    #[test]
+    fn no_attempt_s_output_is_left_out() {
+        let past = |epoch| PastAttempt {
+            epoch: Epoch(epoch),
+            started_ms: 0,
+            ended_ms: 0,
+            end: AttemptEnd::TimedOut,
+            nodes: Vec::new(),
+            resumed_step: None,
+        };
+        let job = JobView {
+            id: JobId(1),
+            spec: Arc::new(JobSpec::default()),
+            state: JobState::Pending,
+            reason: String::new(),
+            reason_text: String::new(),
+            submitted_ms: 0,
+            started_ms: None,
+            ended_ms: None,
+            outcome: None,
+            attempt: None,
+            past: vec![past(1), past(2)],
+            restarts: 2,
+            checkpoints: Vec::new(),
+            progress: None,
+            node_names: BTreeMap::new(),
+        };
+        let mut shown = Epoch(0);
+        let mut order = Vec::new();
+        while let Some(next) = next_attempt(&job, shown) {
+            order.push(next.0);
+            shown = next;
+        }
+        assert_eq!(order, [1, 2]);
     }
 }

@@ -4,6 +4,8 @@
 //! once, in [`keys`]; [`schema`] publishes them.
 
 pub mod keys;
+#[cfg(test)]
+mod laws;
 mod reader;
 pub mod schema;
 #[cfg(test)]

@@ -53,8 +53,15 @@ impl<'a> Table<'a> {
 
     /// The path of a key of this table.
     pub(super) fn path(&self, key: &str) -> String {
-        if self.at.is_empty() {
+        // As TOML wants odd keys to be written; an empty one would not be seen otherwise.
+        let bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        let key = if !key.is_empty() && key.chars().all(bare) {
             key.to_owned()
+        } else {
+            format!("{key:?}")
+        };
+        if self.at.is_empty() {
+            key
         } else {
             format!("{}.{key}", self.at)
         }

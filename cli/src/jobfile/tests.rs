@@ -232,6 +232,7 @@ const BAD_TOML: &[(&str, &str)] = &[
     ("groups = 3", "groups: 3 is of the wrong type"),
     ("groups = [3]", "groups[0]: 3 is of the wrong type"),
     ("[[groups]]\nname = \"a\"", "groups[0].command: no program"),
+    ("command = \"true\"\n\"\" = 1", "\"\": unknown key"),
     ("a = 1\na = 2", "job file: no valid TOML"),
     ("command = [", "job file: no valid TOML"),
 ];
