@@ -5,19 +5,19 @@
 //! bundle of a plan) that does not hold is refused whole with a typed [`Rejection`] and leaves the state as it was.
 //!
 //! ```text
-//!             Start                 every task runs
-//!  pending ---------> Starting ---------------------> Running
-//!   ^  ^                 |  a task fails, a node is      |
-//!   |  |                 |  lost, cancel, evict, limit   |
-//!   |  |                 v                               v
-//!   |  |              Stopping <-------------------------+     every task exited 0
-//!   |  |                 | every task is gone            `-----------------------> finished: completed
-//!   |  |                 |
-//!   |  `--- restart, requeue, evicted, node lost, not started
-//!   |                    |-- cancelled, timed out, out of restarts --------------> finished
-//!   |                    `-- a copy may still run on a lost node --> Fencing
-//!   `------------------------------- fenced, or the node is back -------'
+//!             Start              every task runs             every task exited 0
+//!  pending ----------> Starting -----------------> Running -----------------------> finished: completed
+//!     ^                   |                           |
+//!     |                   |  a task fails, a node is  |
+//!     |                   |  lost, cancel, evict, ... |
+//!     |                   v                           |
+//!     |                Stopping <---------------------'
+//!     |                   | every task is gone
+//!     |                   |-- cancelled, timed out, out of restarts --------------> finished
+//!     `-- restart, requeue, evicted, node lost, not started
 //! ```
+//!
+//! Beside this, an attempt with tasks on a lost node may be waiting for that node (shown as `Fencing`); see `fencing`.
 //!
 //! One file per family of commands; all of them are methods of [`Transition`]. What decides how an attempt's end
 //! continues is in one place, `settle`.
@@ -28,6 +28,7 @@
 
 mod attempts;
 mod checkpoints;
+mod fencing;
 mod keys;
 mod masters;
 mod nodes;

@@ -7,6 +7,7 @@ mod capacity;
 mod derived;
 mod epochs;
 mod events;
+mod fencing;
 mod finished;
 mod gang;
 mod keys;
@@ -39,6 +40,7 @@ impl State {
         capacity::check(self, &mut report);
         gang::check(self, &mut report);
         epochs::check(self, &mut report);
+        fencing::check(self, &mut report);
         ports::check(self, &mut report);
         reservations::check(self, &mut report);
         keys::check(self, &mut report);

@@ -18,8 +18,7 @@ pub fn job_view(state: &State, job: &Job, reason: Option<(&str, &str)>) -> JobVi
     let (reason, reason_text) = reason::of(state, job, reason);
     let current = job.attempt.iter().flat_map(|a| a.tasks.iter());
     let past = job.past.iter().flat_map(|p| p.nodes.iter().copied());
-    let fencing = job.fencing.iter().flat_map(|f| f.nodes.iter().copied());
-    let nodes = current.map(|t| t.placement.node).chain(past).chain(fencing);
+    let nodes = current.map(|t| t.placement.node).chain(past);
     let named = nodes.filter_map(|id| Some((id, state.nodes.get(&id)?.spec.name.clone())));
     JobView {
         id: job.id,
@@ -86,7 +85,7 @@ pub fn list_jobs(
         && filter.states.iter().all(|s| {
             matches!(
                 s,
-                JobState::Starting | JobState::Running | JobState::Stopping
+                JobState::Starting | JobState::Running | JobState::Stopping | JobState::Fencing
             ) || s.is_final()
         });
     let mut jobs: Box<dyn Iterator<Item = &Arc<Job>>> = if only_active {
@@ -162,12 +161,7 @@ pub fn jobs_by_state(state: &State) -> BTreeMap<JobState, u64> {
             *counts.entry(state).or_insert(0) += count;
         }
     };
-    let (jobs, pending, active) = (state.jobs.len(), state.pending.len(), state.active.len());
-    add(JobState::Pending, pending as u64);
-    add(
-        JobState::Fencing,
-        jobs.saturating_sub(pending).saturating_sub(active) as u64,
-    );
+    add(JobState::Pending, state.pending.len() as u64);
     for job in state.active.iter().filter_map(|id| state.jobs.get(id)) {
         add(job.state(), 1);
     }

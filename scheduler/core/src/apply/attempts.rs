@@ -6,6 +6,7 @@ use berth_types::{
     Attempt, AttemptEnd, AttemptPhase, Epoch, JobId, NodeId, Outcome, TaskPhase, TaskRecord,
 };
 
+use super::settle::may_run_again;
 use super::{Rejection, transition::Transition};
 use crate::command::{Eviction, Start};
 use crate::state::{Claim, Job};
@@ -60,7 +61,8 @@ impl Transition<'_> {
         }
     }
 
-    /// Tells every task that is left to stop. The attempt ends so once all are gone.
+    /// Tells every task that is left to stop. The attempt ends so once all are gone, so the caller reviews it: if the job
+    /// will not run again, tasks on lost nodes count as gone.
     pub(super) fn stop(&mut self, job: JobId, end: AttemptEnd) {
         let Some(attempt) = self.state.job_mut(job).and_then(|job| job.attempt.as_mut()) else {
             return;
@@ -71,6 +73,13 @@ impl Transition<'_> {
             .iter()
             .filter(|t| !matches!(t.phase, TaskPhase::Ended { .. }));
         self.touched.extend(live.map(|t| t.placement.node));
+        let over = match self.state.jobs.get(&job) {
+            Some(job) => job.fencing.is_some() && !is_to_run_again(job),
+            None => false,
+        };
+        if over {
+            self.give_up_lost_tasks(job);
+        }
     }
 
     pub(super) fn evict(&mut self, eviction: &Eviction) {
@@ -95,6 +104,7 @@ impl Transition<'_> {
                 self.job_event("job.cancelling", job, &text);
                 self.drop_reservation(job);
                 self.stop(job, AttemptEnd::Cancelled);
+                self.review(job);
             }
         }
         Ok(())
@@ -114,7 +124,16 @@ impl Transition<'_> {
             return Err(Rejection::NotExpired(job));
         }
         self.stop(job, AttemptEnd::TimedOut);
+        self.review(job);
         Ok(())
+    }
+}
+
+/// False if the attempt is being stopped for good.
+pub(super) fn is_to_run_again(job: &Job) -> bool {
+    match job.attempt.as_ref().map(|a| &a.phase) {
+        Some(AttemptPhase::Stopping(end)) => may_run_again(job, end),
+        Some(AttemptPhase::Starting | AttemptPhase::Running) | None => true,
     }
 }
 

@@ -1,20 +1,17 @@
 //! Nodes come, change, are lost and return.
 //!
-//! What a lost node held counts as gone at once, whatever the job's rule: its resources are free in the record, because
-//! nothing is placed on a lost node and the leader lets it register again only when nothing stale runs there. The rule
-//! decides when the job may start elsewhere: `restart` at once, `fence` and `wait` once the node is fenced or back.
+//! What a lost node held of a `restart` job counts as gone at once: nothing is placed on a lost node, and the leader lets
+//! it register again only when nothing stale runs there. Jobs with another rule wait, see [`fencing`](super::fencing).
 
 use std::sync::Arc;
 
 use berth_types::api::Drain;
-use berth_types::{
-    AttemptEnd, AttemptPhase, JobId, LostNodeRule, NodeId, NodeSpec, NodeState, Rank,
-};
+use berth_types::{AttemptEnd, AttemptPhase, JobId, NodeId, NodeSpec, NodeState};
 
 use super::Rejection;
 use super::attempts::live_tasks_on;
 use super::transition::{Transition, short};
-use crate::state::{Claim, Fencing, Job, Node};
+use crate::state::{Claim, Job, Node};
 
 /// Most nodes ever known; ids are never reused, so names that never return count too.
 pub const MAX_NODES: usize = 100_000;
@@ -67,7 +64,6 @@ impl Transition<'_> {
             return;
         }
         let jobs: Vec<JobId> = known.jobs.keys().copied().collect();
-        let waiting: Vec<JobId> = known.fencing_jobs.iter().copied().collect();
         self.touched.insert(id);
         if let Some(node) = self.state.node_mut(id) {
             node.incarnation = incarnation;
@@ -85,14 +81,15 @@ impl Transition<'_> {
         }
         if restarted {
             for job in jobs {
-                self.lose_tasks(job, id, false);
+                self.lose_tasks(job, id);
+            }
+        } else {
+            for job in jobs {
+                self.on_node_back(job, id);
             }
         }
         if changed {
             self.change_offer(id, spec);
-        }
-        for job in waiting {
-            self.release(job, id);
         }
     }
 
@@ -156,90 +153,9 @@ impl Transition<'_> {
         self.node_event("node.lost", id, &text);
         self.drop_reservations_on(id);
         for job in jobs {
-            self.lose_tasks(job, id, true);
+            self.on_lost_node(job, id);
         }
         Ok(())
-    }
-
-    /// Gives up a job's tasks on a node. If they may still run there, the job's rule may ask for fencing.
-    fn lose_tasks(&mut self, id: JobId, node: NodeId, may_run: bool) {
-        let now = self.now();
-        let Some(job) = self.state.jobs.get(&id) else {
-            return;
-        };
-        let ranks: Vec<Rank> = live_tasks_on(job, node).map(|t| t.placement.rank).collect();
-        let rule = job.spec.restart.on_lost_node;
-        if ranks.is_empty() {
-            return;
-        }
-        for rank in ranks {
-            self.end_task(id, rank, -1, now);
-            self.attempt_failed(id, rank, AttemptEnd::NodeLost { node });
-        }
-        if may_run && rule != LostNodeRule::Restart {
-            let state = &mut *self.state;
-            if let Some(job) = state.job_mut(id) {
-                let fencing = job.fencing.get_or_insert_with(|| Fencing {
-                    nodes: Default::default(),
-                    operator_only: rule == LostNodeRule::Wait,
-                });
-                fencing.nodes.insert(node);
-            }
-            if let Some(node) = state.node_mut(node) {
-                node.fencing_jobs.insert(id);
-            }
-        }
-        self.review(id);
-    }
-
-    pub(super) fn fence_node(&mut self, id: NodeId, by_operator: bool) -> Result<(), Rejection> {
-        let node = self.state.node_mut(id).ok_or(Rejection::NoSuchNode(id))?;
-        if !node.lost {
-            return Err(Rejection::NodeNotLost(id));
-        }
-        let news = !node.fenced;
-        node.fenced = true;
-        let waiting: Vec<JobId> = node.fencing_jobs.iter().copied().collect();
-        if news || by_operator {
-            let text = match by_operator {
-                true => "was fenced by an operator: nothing runs there",
-                false => "is fenced: its leases have run out",
-            };
-            self.node_event("node.fenced", id, text);
-        }
-        for job in waiting {
-            let known = self.state.jobs.get(&job).and_then(|j| j.fencing.as_ref());
-            if by_operator || known.is_some_and(|f| !f.operator_only) {
-                self.release(job, id);
-            }
-        }
-        Ok(())
-    }
-
-    /// A job no longer waits for this node.
-    fn release(&mut self, id: JobId, node: NodeId) {
-        if let Some(node) = self.state.node_mut(node) {
-            node.fencing_jobs.remove(&id);
-        }
-        let Some(job) = self.state.job_mut(id) else {
-            return;
-        };
-        let Some(fencing) = &mut job.fencing else {
-            return;
-        };
-        fencing.nodes.remove(&node);
-        if !fencing.nodes.is_empty() {
-            return;
-        }
-        job.fencing = None;
-        if !job.is_pending() {
-            return;
-        }
-        let (key, number) = (job.pending_key(), job.epoch.0.saturating_add(1));
-        self.state.pending.insert(key);
-        let name = self.node_name(node);
-        let text = format!("may start as attempt {number}: nothing of it runs on node {name}");
-        self.job_event("job.released", id, &text);
     }
 
     pub(super) fn set_drain(&mut self, id: NodeId, drain: Option<&Drain>) -> Result<(), Rejection> {

@@ -81,6 +81,9 @@ fn check_eviction<'a>(state: &'a State, eviction: &Eviction) -> Result<&'a Arc<J
     if matches!(attempt.phase, AttemptPhase::Stopping(_)) {
         return Err(PlanFault::AlreadyStopping(job));
     }
+    if known.fencing.is_some() {
+        return Err(PlanFault::WaitsForNode(job));
+    }
     Ok(known)
 }
 

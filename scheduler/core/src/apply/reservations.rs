@@ -61,7 +61,10 @@ impl Transition<'_> {
 
     /// A node can no longer be counted on: the jobs that were to start there are planned anew.
     pub(super) fn drop_reservations_on(&mut self, node: NodeId) {
-        let concerned = |r: &Reservation| r.placements.iter().any(|p| p.node == node);
+        self.drop_reservations_for(|r| r.placements.iter().any(|p| p.node == node));
+    }
+
+    pub(super) fn drop_reservations_for(&mut self, concerned: impl Fn(&Reservation) -> bool) {
         let jobs: Vec<JobId> = self
             .state
             .reservations

@@ -9,7 +9,7 @@
 //! | a node was lost | is queued again at once, not charged, both together at most [`MAX_NODE_FAULTS`] times |
 //! | evicted | is queued again at once, not charged |
 //!
-//! A job that is to be queued again but may still have a copy on a lost node waits for that node first (`Fencing`).
+//! An attempt with tasks on a lost node is over only when the job's rule says so, see [`fencing`](super::fencing).
 
 use std::sync::Arc;
 
@@ -129,26 +129,16 @@ impl Transition<'_> {
         })
     }
 
-    /// Back into the queue, or into fencing if a copy may still run on a lost node.
     fn queue_again(&mut self, id: JobId, not_before_ms: u64, why: &str) {
         let Some(job) = self.state.job_mut(id) else {
             return;
         };
         job.not_before_ms = not_before_ms;
-        let lost = job.fencing.as_ref().and_then(|f| f.nodes.first().copied());
         let number = job.epoch.0.saturating_add(1);
         let from = match job.checkpoints.first() {
             Some(checkpoint) => format!("from step {}", checkpoint.step),
             None => "from the beginning".to_owned(),
         };
-        if let Some(lost) = lost {
-            self.drop_reservation(id);
-            let name = self.node_name(lost);
-            let text = format!("waits until nothing of it can run on node {name}: {why}");
-            self.job_event("job.fencing", id, &text);
-            return;
-        }
-        job.fencing = None;
         let key = job.pending_key();
         self.state.pending.insert(key);
         let text = format!("restarts as attempt {number} {from}: {why}");
@@ -170,22 +160,14 @@ impl Transition<'_> {
             return;
         };
         self.state.pending.remove(&job.pending_key());
-        let fencing = job.fencing.iter().flat_map(|f| f.nodes.iter());
-        for node in fencing {
-            if let Some(node) = self.state.node_mut(*node) {
-                node.fencing_jobs.remove(&id);
-            }
-        }
         self.state.finished = self.state.finished.saturating_add(1);
         if let Some(count) = self.state.finished_by_class.get_mut(outcome_class(outcome)) {
             *count = count.saturating_add(1);
         }
         let node_names = self.names_of(&job);
-        let mut job = Arc::unwrap_or_clone(job);
-        job.fencing = None;
         self.finished.push(FinishedJob {
             seq: self.state.finished,
-            job,
+            job: Arc::unwrap_or_clone(job),
             outcome,
             reason,
             ended_ms: self.state.time_ms,
@@ -234,6 +216,20 @@ impl Transition<'_> {
             Some(node) => format!(" on node {}", self.node_name(*node)),
             None => String::new(),
         }
+    }
+}
+
+/// True if a job may have another attempt after one that ends so.
+pub(super) fn may_run_again(job: &Job, end: &AttemptEnd) -> bool {
+    match end {
+        AttemptEnd::Completed | AttemptEnd::Cancelled | AttemptEnd::TimedOut => false,
+        AttemptEnd::Failed { code, .. } => {
+            let requeue = *code == EXIT_REQUEUE && job.requeues < MAX_REQUEUES;
+            requeue || job.restarts < job.spec.restart.max_restarts
+        }
+        AttemptEnd::NodeLost { .. }
+        | AttemptEnd::NotStarted { .. }
+        | AttemptEnd::Evicted { .. } => true,
     }
 }
 

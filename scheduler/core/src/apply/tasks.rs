@@ -13,6 +13,8 @@ use berth_types::{
     AttemptEnd, AttemptPhase, JobId, NodeId, Rank, TaskExit, TaskInventory, TaskKey, TaskPhase,
 };
 
+use super::attempts::live_tasks_on;
+use super::fencing::lost_nodes;
 use super::transition::short;
 use super::{Rejection, transition::Transition};
 use crate::state::{Claim, Job};
@@ -55,9 +57,12 @@ impl Transition<'_> {
                 true
             }
             (TaskPhase::Assigned | TaskPhase::Running { .. }, TaskInventory::Ended(exit)) => {
+                let job = self.state.jobs.get(&key.job).map(AsRef::as_ref);
+                let lost = lost_nodes(job).first().copied();
                 self.end_task(key.job, key.rank, exit.code, exit.at_ms);
-                if exit.code != 0 {
-                    self.task_failed(key.job, key.rank, exit);
+                // A task that its node stopped may have answered with 0: that is no success.
+                if exit.code != 0 || exit.node_fault {
+                    self.task_failed(key.job, key.rank, exit, lost);
                 }
                 true
             }
@@ -100,18 +105,24 @@ impl Transition<'_> {
         };
         let claim = Claim::of(job, &task.placement);
         self.touched.insert(claim.node);
-        if let Some(node) = state.nodes.get_mut(&claim.node) {
-            Arc::make_mut(node).free_task(job.id, claim);
+        let (id, node) = (job.id, claim.node);
+        let left = job.fencing.is_some() && live_tasks_on(job, node).next().is_some();
+        if let Some(node) = state.nodes.get_mut(&node) {
+            Arc::make_mut(node).free_task(id, claim);
+        }
+        if !left {
+            self.no_longer_lost(id, node);
         }
     }
 
-    fn task_failed(&mut self, job: JobId, rank: Rank, exit: &TaskExit) {
+    /// `lost` is a node that the job waits for: the failure follows from its loss.
+    fn task_failed(&mut self, job: JobId, rank: Rank, exit: &TaskExit, lost: Option<NodeId>) {
         let reason = short(&exit.reason);
-        let end = if exit.node_fault {
-            AttemptEnd::NotStarted { reason }
-        } else {
-            let code = exit.code;
-            AttemptEnd::Failed { rank, code, reason }
+        let code = exit.code;
+        let end = match lost {
+            Some(node) => AttemptEnd::NodeLost { node },
+            None if exit.node_fault => AttemptEnd::NotStarted { reason },
+            None => AttemptEnd::Failed { rank, code, reason },
         };
         self.attempt_failed(job, rank, end);
     }

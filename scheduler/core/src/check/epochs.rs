@@ -35,9 +35,5 @@ pub(super) fn check(state: &State, report: &mut Report) {
         report.expect(newest_first && issued, "CHECKPOINTS", || {
             format!("checkpoints of job {id} are out of order or of epochs to come")
         });
-        let fenced = job.fencing.as_ref().is_none_or(|f| !f.nodes.is_empty());
-        report.expect(fenced, "FENCING_EMPTY", || {
-            format!("job {id} waits for no node")
-        });
     }
 }

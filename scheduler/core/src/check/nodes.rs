@@ -1,4 +1,4 @@
-//! Node names and ids are one to one, and nothing runs on a lost node.
+//! Node names and ids are one to one, and only a lost node is fenced.
 
 use super::Report;
 use crate::state::State;
@@ -12,13 +12,8 @@ pub(super) fn check(state: &State, report: &mut Report) {
         report.expect(*id == node.id && id.0 > 0, "NODE_ID", || {
             format!("node {} is kept as {id}", node.id)
         });
-        let empty = node.jobs.is_empty();
-        report.expect(!node.lost || empty, "LOST_NODE_USED", || {
-            format!("lost node {id} holds tasks of {:?}", node.jobs)
-        });
-        let fenced = node.lost || (!node.fenced && node.fencing_jobs.is_empty());
-        report.expect(fenced, "FENCED_IN_CONTACT", || {
-            format!("node {id} is in contact but fenced or waited for")
+        report.expect(node.lost || !node.fenced, "FENCED_IN_CONTACT", || {
+            format!("node {id} is in contact but fenced")
         });
     }
 }

@@ -7,15 +7,6 @@ use crate::state::{FinishedJob, Job, State};
 /// Code and text for an unfinished job. What the state knows for certain goes before what the planner says.
 pub(super) fn of(state: &State, job: &Job, planner: Option<(&str, &str)>) -> (String, String) {
     let both = |code: &str, text: String| (code.to_owned(), text);
-    if let Some(attempt) = &job.attempt {
-        return match &attempt.phase {
-            AttemptPhase::Starting | AttemptPhase::Running => (String::new(), String::new()),
-            AttemptPhase::Stopping(end) => {
-                let (code, text) = of_stop(state, end);
-                both(code, text)
-            }
-        };
-    }
     if let Some(fencing) = &job.fencing {
         let names: Vec<&str> = fencing
             .nodes
@@ -28,10 +19,19 @@ pub(super) fn of(state: &State, job: &Job, planner: Option<(&str, &str)>) -> (St
             false => "is back or fenced",
         };
         let text = format!(
-            "a copy may run on {}: waits until it {until}",
+            "part of it may still run on lost node {}: waits until it {until}",
             names.join(", ")
         );
         return both("NodeDown", text);
+    }
+    if let Some(attempt) = &job.attempt {
+        return match &attempt.phase {
+            AttemptPhase::Starting | AttemptPhase::Running => (String::new(), String::new()),
+            AttemptPhase::Stopping(end) => {
+                let (code, text) = of_stop(state, end);
+                both(code, text)
+            }
+        };
     }
     if job.not_before_ms > state.time_ms {
         let left_ms = job.not_before_ms - state.time_ms;

@@ -38,7 +38,6 @@ impl State {
             node.used_mem_bytes = 0;
             node.jobs.clear();
             node.ports.clear();
-            node.fencing_jobs.clear();
             let spec = Arc::clone(&node.spec);
             self.node_ids.insert(spec.name.clone(), id);
             self.add_shape(&spec);
@@ -48,11 +47,6 @@ impl State {
     fn derive_job(&mut self, job: &Job) {
         if job.is_pending() {
             self.pending.insert(job.pending_key());
-        }
-        for node in job.fencing.iter().flat_map(|f| f.nodes.iter()) {
-            if let Some(node) = self.node_mut(*node) {
-                node.fencing_jobs.insert(job.id);
-            }
         }
         let Some(attempt) = &job.attempt else {
             return;

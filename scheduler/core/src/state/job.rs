@@ -43,7 +43,7 @@ pub struct Job {
     pub failure: Option<Box<AttemptEnd>>,
     /// Not to be placed before this time.
     pub not_before_ms: u64,
-    /// Waits for lost nodes, if it does.
+    /// Waits for lost nodes, if it does; only while it has an attempt.
     pub fencing: Option<Fencing>,
     /// Registered checkpoints, newest first; at most `spec.checkpoint.keep` (and 16).
     pub checkpoints: Vec<CheckpointRecord>,
@@ -53,7 +53,8 @@ pub struct Job {
     pub attained_gpu_ms: u64,
 }
 
-/// Lost nodes whose copies of a `fence` or `wait` job may still run.
+/// Lost nodes on which tasks of a `fence` or `wait` job's current attempt may still run. The attempt keeps them: it goes
+/// on if they come back in time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fencing {
     /// Nodes not yet fenced or returned.
@@ -143,9 +144,9 @@ impl Job {
     /// Where it is in its life.
     pub fn state(&self) -> JobState {
         match (&self.attempt, &self.fencing) {
-            (None, Some(_)) => JobState::Fencing,
+            (_, Some(_)) => JobState::Fencing,
             (None, None) => JobState::Pending,
-            (Some(attempt), _) => match attempt.phase {
+            (Some(attempt), None) => match attempt.phase {
                 AttemptPhase::Starting => JobState::Starting,
                 AttemptPhase::Running => JobState::Running,
                 AttemptPhase::Stopping(_) => JobState::Stopping,

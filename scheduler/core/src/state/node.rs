@@ -1,6 +1,6 @@
 //! A node's replicated record.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use berth_types::api::Drain;
@@ -50,9 +50,6 @@ pub struct Node {
     /// Ports leased to gangs. Derived.
     #[serde(skip)]
     pub ports: BTreeMap<u16, JobId>,
-    /// Jobs whose [`Fencing`](super::Fencing) names this node. Derived.
-    #[serde(skip)]
-    pub fencing_jobs: BTreeSet<JobId>,
 }
 
 impl Node {
@@ -73,7 +70,6 @@ impl Node {
             used_mem_bytes: 0,
             jobs: BTreeMap::new(),
             ports: BTreeMap::new(),
-            fencing_jobs: BTreeSet::new(),
         }
     }
 

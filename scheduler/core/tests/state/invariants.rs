@@ -82,7 +82,6 @@ const CASES: &[Case] = &[
     ("NODE_USE", |s| {
         node(s, 1).ports.insert(7, JobId(1));
     }),
-    ("NODE_USE", |s| node(s, 3).fencing_jobs.clear()),
     ("GPU_OVERCOMMIT", |s| node(s, 1).gpus[0].milligpu = 1001),
     ("GPU_PROMISED", |s| *phase(s, 2) = AttemptPhase::Running),
     ("CPU_OVERCOMMIT", |s| {
@@ -126,11 +125,17 @@ const CASES: &[Case] = &[
     ("EPOCH_LOST", |s| job(s, 4).epoch = Epoch(1)),
     ("CHECKPOINTS", |s| job(s, 1).checkpoints.reverse()),
     ("CHECKPOINTS", |s| job(s, 1).checkpoints[0].epoch = Epoch(9)),
-    ("FENCING_EMPTY", |s| {
+    ("FENCING_NODES", |s| {
         job(s, 5).fencing = Some(Fencing {
             nodes: Default::default(),
             operator_only: true,
         });
+    }),
+    ("FENCING_NODES", |s| job(s, 5).fencing = None),
+    ("FENCING_NODES", |s| node(s, 2).lost = true),
+    ("FENCING_RULE", |s| {
+        let fencing = job(s, 5).fencing.as_mut().expect("waits");
+        fencing.operator_only = false;
     }),
     ("PORT_MISSING", |s| {
         job(s, 1).attempt.as_mut().expect("runs").master_port = 0;
@@ -164,8 +169,7 @@ const CASES: &[Case] = &[
         s.node_ids.insert("n9".into(), NodeId(1));
     }),
     ("NODE_ID", |s| node(s, 1).id = NodeId(2)),
-    ("LOST_NODE_USED", |s| node(s, 2).lost = true),
-    ("FENCED_IN_CONTACT", |s| node(s, 3).lost = false),
+    ("FENCED_IN_CONTACT", |s| node(s, 2).fenced = true),
     ("EVENT_GAP", |s| s.next_event += 1),
     ("EVENT_GAP", |s| {
         s.events.remove(3);

@@ -3,6 +3,7 @@
 
 mod bytes;
 mod invariants;
+mod keys;
 mod laws;
 mod make;
 mod random;

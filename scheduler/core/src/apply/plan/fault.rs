@@ -47,6 +47,9 @@ pub enum PlanFault {
     /// The attempt to evict is being stopped already.
     #[error("job {0} is being stopped already")]
     AlreadyStopping(JobId),
+    /// The attempt to evict waits for a lost node, so it would not leave.
+    #[error("job {0} waits for a lost node")]
+    WaitsForNode(JobId),
     /// Ranks with gaps, out of order, or of groups that do not exist.
     #[error("the ranks of job {0} are not in order")]
     WrongRanks(JobId),
