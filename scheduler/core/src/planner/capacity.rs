@@ -7,13 +7,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use berth_types::{Epoch, GpuShare, GroupSpec, JobId, MILLI, NodeId, TaskPlacement};
+use berth_types::{Epoch, GroupSpec, JobId, NodeId, TaskPlacement};
 
 use super::class::{Class, ClassKey};
+use super::room::{Amounts, Claim, Room, WHOLE, bytes, signed};
+use super::seat::{PortRange, Seat};
 use crate::state::{Node, State};
-
-/// One GPU, in the signed thousandths of the scratch amounts.
-pub(super) const WHOLE: i32 = MILLI as i32;
 
 /// Which promises a job may borrow from, because it ends before they fall due. One bit per promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,172 +43,6 @@ impl Leeway {
     /// True if whatever `other` may borrow, this may as well.
     pub(super) fn covers(self, other: Leeway) -> bool {
         self.0 & other.0 == other.0
-    }
-}
-
-/// Free amounts of all nodes, by seat. Negative where reservations and what they wait for overlap.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Amounts {
-    /// Thousandths by GPU; a seat's begin at [`Seat::first_gpu`].
-    pub(super) gpus: Vec<i32>,
-    /// Thousandths of CPUs.
-    pub(super) cpu: Vec<i64>,
-    /// Bytes.
-    pub(super) mem: Vec<i64>,
-}
-
-/// What a task takes from, or gives back to, a seat.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Claim<'p> {
-    pub(super) seat: u32,
-    pub(super) gpus: &'p [GpuShare],
-    pub(super) cpu: i64,
-    pub(super) mem: i64,
-}
-
-impl Amounts {
-    pub(super) fn give(&mut self, seats: &[Seat<'_>], claim: Claim<'_>) {
-        let seat = &seats[claim.seat as usize];
-        for share in claim.gpus {
-            if share.gpu < seat.gpu_count {
-                self.gpus[seat.gpu(share.gpu)] += signed(share.milligpu);
-            }
-        }
-        self.cpu[claim.seat as usize] += claim.cpu;
-        self.mem[claim.seat as usize] += claim.mem;
-    }
-
-    pub(super) fn take(&mut self, seats: &[Seat<'_>], claim: Claim<'_>) {
-        let seat = &seats[claim.seat as usize];
-        for share in claim.gpus {
-            if share.gpu < seat.gpu_count {
-                self.gpus[seat.gpu(share.gpu)] -= signed(share.milligpu);
-            }
-        }
-        self.cpu[claim.seat as usize] -= claim.cpu;
-        self.mem[claim.seat as usize] -= claim.mem;
-    }
-}
-
-impl Amounts {
-    /// True if nothing that a claim touches is less than nothing.
-    pub(super) fn is_sound(&self, seats: &[Seat<'_>], claim: Claim<'_>) -> bool {
-        let seat = &seats[claim.seat as usize];
-        let mut gpus = claim.gpus.iter().filter(|share| share.gpu < seat.gpu_count);
-        self.cpu[claim.seat as usize] >= 0
-            && self.mem[claim.seat as usize] >= 0
-            && gpus.all(|share| self.gpus[seat.gpu(share.gpu)] >= 0)
-    }
-}
-
-/// A node in service.
-#[derive(Clone, Debug)]
-pub(super) struct Seat<'a> {
-    pub(super) node: &'a Node,
-    pub(super) class: u32,
-    /// Number of its rack; `None` if unknown.
-    pub(super) rack: Option<u32>,
-    first_gpu: u32,
-    pub(super) gpu_count: u16,
-    /// Ports not yet leased. A node without one takes no more gangs: any task may become rank 0's.
-    pub(super) ports_left: u32,
-}
-
-impl Seat<'_> {
-    fn gpu(&self, gpu: u16) -> usize {
-        self.first_gpu as usize + usize::from(gpu)
-    }
-
-    pub(super) fn gpus(&self) -> std::ops::Range<usize> {
-        self.first_gpu as usize..self.first_gpu as usize + usize::from(self.gpu_count)
-    }
-
-    pub(super) fn name(&self) -> &str {
-        &self.node.spec.name
-    }
-}
-
-/// Free amounts with indexes by class.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Room {
-    pub(super) amounts: Amounts,
-    /// Wholly free GPUs by seat.
-    pub(super) whole: Vec<u16>,
-    /// By class: seats by their wholly free GPUs, fewest first.
-    pub(super) by_whole: Vec<BTreeSet<(u16, u32)>>,
-    /// By class: partly used GPUs as (free thousandths, seat, GPU), fullest first.
-    pub(super) partial: Vec<BTreeSet<(i32, u32, u16)>>,
-}
-
-impl Room {
-    pub(super) fn build(amounts: Amounts, seats: &[Seat<'_>], classes: usize) -> Self {
-        let mut room = Self {
-            whole: vec![0; seats.len()],
-            by_whole: vec![BTreeSet::new(); classes],
-            partial: vec![BTreeSet::new(); classes],
-            amounts,
-        };
-        for (index, seat) in (0u32..).zip(seats) {
-            let class = seat.class as usize;
-            let mut whole = 0;
-            for (gpu, &free) in (0u16..).zip(&room.amounts.gpus[seat.gpus()]) {
-                if free >= WHOLE {
-                    whole += 1;
-                } else if free > 0 {
-                    room.partial[class].insert((free, index, gpu));
-                }
-            }
-            room.whole[index as usize] = whole;
-            room.by_whole[class].insert((whole, index));
-        }
-        room
-    }
-
-    fn set_gpu(&mut self, index: u32, seat: &Seat<'_>, gpu: u16, free: i32) {
-        let at = seat.gpu(gpu);
-        let before = std::mem::replace(&mut self.amounts.gpus[at], free);
-        if before == free {
-            return;
-        }
-        let partial = &mut self.partial[seat.class as usize];
-        if (1..WHOLE).contains(&before) {
-            partial.remove(&(before, index, gpu));
-        }
-        if (1..WHOLE).contains(&free) {
-            partial.insert((free, index, gpu));
-        }
-        let whole = &mut self.whole[index as usize];
-        let counted = (*whole, index);
-        *whole = *whole + u16::from(free >= WHOLE) - u16::from(before >= WHOLE);
-        if *whole != counted.0 {
-            let by_whole = &mut self.by_whole[seat.class as usize];
-            by_whole.remove(&counted);
-            by_whole.insert((*whole, index));
-        }
-    }
-
-    /// Adds `sign` times the claim to what is free.
-    fn change(&mut self, seats: &[Seat<'_>], claim: Claim<'_>, sign: i32) {
-        let seat = &seats[claim.seat as usize];
-        for share in claim.gpus {
-            if share.gpu < seat.gpu_count {
-                let free = self.amounts.gpus[seat.gpu(share.gpu)];
-                let free = free + sign * signed(share.milligpu);
-                self.set_gpu(claim.seat, seat, share.gpu, free);
-            }
-        }
-        self.amounts.cpu[claim.seat as usize] += i64::from(sign) * claim.cpu;
-        self.amounts.mem[claim.seat as usize] += i64::from(sign) * claim.mem;
-    }
-
-    /// Sets a seat to the smaller of two amounts.
-    fn set_least(&mut self, index: u32, seat: &Seat<'_>, a: &Amounts, b: &Amounts) {
-        for (gpu, at) in (0u16..).zip(seat.gpus()) {
-            self.set_gpu(index, seat, gpu, a.gpus[at].min(b.gpus[at]));
-        }
-        let at = index as usize;
-        self.amounts.cpu[at] = a.cpu[at].min(b.cpu[at]);
-        self.amounts.mem[at] = a.mem[at].min(b.mem[at]);
     }
 }
 
@@ -280,6 +113,7 @@ impl<'a> Capacity<'a> {
                 } else {
                     ports.left(node)
                 },
+                closed: false,
             });
             push_free(&mut amounts, node, emptied);
         }
@@ -317,6 +151,24 @@ impl<'a> Capacity<'a> {
     pub(super) fn seat_of(&self, node: NodeId) -> Option<u32> {
         let found = self.seats.binary_search_by_key(&node, |seat| seat.node.id);
         found.ok().and_then(|index| u32::try_from(index).ok())
+    }
+
+    /// Leaves nodes out of searches, or lets them take part again.
+    pub(super) fn set_closed(&mut self, nodes: &[NodeId], closed: bool) {
+        for node in nodes {
+            if let Some(seat) = self.seat_of(*node) {
+                self.seats[seat as usize].closed = closed;
+            }
+        }
+    }
+
+    /// Classes of the nodes where these tasks sit, ascending.
+    pub(super) fn classes_of(&self, tasks: &[TaskPlacement]) -> Vec<u32> {
+        let seats = tasks.iter().filter_map(|task| self.seat_of(task.node));
+        let mut classes: Vec<u32> = seats.map(|seat| self.seats[seat as usize].class).collect();
+        classes.sort_unstable();
+        classes.dedup();
+        classes
     }
 
     /// The room that a job with this leeway sees in a class.
@@ -439,35 +291,6 @@ impl<'a> Capacity<'a> {
     }
 }
 
-/// Ports that a node leases.
-struct PortRange {
-    first: u16,
-    count: u32,
-}
-
-impl PortRange {
-    fn of(node: &Node) -> Self {
-        let first = node.spec.port_first.max(1);
-        let room = u32::from(u16::MAX - first) + 1;
-        Self {
-            first,
-            count: u32::from(node.spec.port_count).min(room),
-        }
-    }
-
-    fn left(&self, node: &Node) -> u32 {
-        let leased = node.ports.range(self.first..).count();
-        self.count
-            .saturating_sub(u32::try_from(leased).unwrap_or(u32::MAX))
-    }
-
-    fn port(&self, step: u64) -> u16 {
-        let offset = step % u64::from(self.count.max(1));
-        self.first
-            .saturating_add(u16::try_from(offset).unwrap_or(u16::MAX))
-    }
-}
-
 fn push_free(amounts: &mut Amounts, node: &Node, emptied: bool) {
     let spec = &node.spec;
     let count = spec.gpus.len().min(usize::from(u16::MAX));
@@ -483,15 +306,4 @@ fn push_free(amounts: &mut Amounts, node: &Node, emptied: bool) {
     };
     amounts.cpu.push(i64::from(spec.millicpu) - i64::from(cpu));
     amounts.mem.push(bytes(spec.mem_bytes) - bytes(mem));
-}
-
-pub(super) fn signed(milli: u32) -> i32 {
-    i32::try_from(milli).unwrap_or(i32::MAX)
-}
-
-/// Bytes as a signed number; sums of a few stay in range.
-pub(super) fn bytes(bytes: u64) -> i64 {
-    i64::try_from(bytes)
-        .unwrap_or(i64::MAX / 4)
-        .min(i64::MAX / 4)
 }

@@ -195,7 +195,7 @@ impl<'a> Round<'a> {
             .map(|job| Eviction {
                 job: job.id,
                 epoch: job.epoch,
-                reason: why.to_owned(),
+                reason: eviction_reason(job.id, wishes, why),
             })
             .collect();
         self.reserved += if evictions.is_empty() {
@@ -233,6 +233,21 @@ impl<'a> Round<'a> {
             self.capacity.give(&job.spec.groups, &placed.tasks);
         }
         if refused { Err(Refused) } else { Ok(found) }
+    }
+}
+
+/// Why a job is evicted, in the policy's words if it has any.
+fn eviction_reason(job: JobId, wishes: &[(&Job, Wish<'_>)], why: &str) -> String {
+    if !why.is_empty() {
+        return why.to_owned();
+    }
+    let mut others = wishes
+        .iter()
+        .map(|(other, _)| other.id)
+        .filter(|other| *other != job);
+    match others.next() {
+        Some(other) => format!("makes room for job {other}"),
+        None => "restarts with another number of workers".to_owned(),
     }
 }
 

@@ -3,8 +3,9 @@
 
 use berth_types::{GpuShare, MILLI, Resources};
 
-use super::capacity::{Capacity, Leeway, WHOLE, bytes, signed};
+use super::capacity::{Capacity, Leeway};
 use super::class::Class;
+use super::room::{WHOLE, bytes, signed};
 use super::shape::GpuMatch;
 
 /// A node's free amounts while a job is tried on it.

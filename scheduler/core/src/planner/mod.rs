@@ -15,6 +15,7 @@
 //! Start reading at [`round`] (the walk), then [`capacity`] (what is free), [`place`] (where a job goes) and
 //! [`promise`] (why a large gang never starves). [`mod@why`] explains one job to people.
 
+mod blocked;
 mod capacity;
 mod class;
 mod evict;
@@ -24,9 +25,12 @@ mod place;
 mod promise;
 mod reason;
 mod release;
+mod room;
 mod round;
+mod seat;
 mod shape;
 mod slots;
+mod trial;
 mod why;
 
 use std::collections::BTreeMap;

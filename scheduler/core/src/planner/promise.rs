@@ -28,9 +28,10 @@
 use berth_types::{JobId, JobSpec, NodeId};
 
 use super::HeadReservation;
-use super::capacity::{Amounts, Capacity, Leeway};
+use super::capacity::{Capacity, Leeway};
 use super::place::{Placed, place};
 use super::release::{Release, Trust, When, duration};
+use super::room::Amounts;
 use super::shape::Shape;
 
 /// A place and a time for a job that does not fit yet.
@@ -186,7 +187,9 @@ fn needed(
         let is_short = |claim| !left.is_sound(&capacity.seats, claim);
         if claims().any(is_short) {
             claims().for_each(|claim| left.give(&capacity.seats, claim));
-            needed.push(release.job);
+            if !needed.contains(&release.job) {
+                needed.push(release.job);
+            }
         }
     }
     needed.reverse();

@@ -7,6 +7,7 @@ use berth_types::{GroupSpec, JobId, MILLI, NodeId};
 
 use super::capacity::{Capacity, Leeway};
 use super::place::{Placed, Spread, workers_that_fit};
+use super::seat::Seat;
 use super::shape::Shape;
 
 /// Most nodes or jobs named in one sentence.
@@ -145,29 +146,42 @@ pub(super) fn does_not_fit(capacity: &Capacity<'_>, shape: &Shape<'_>) -> String
             return text;
         }
     }
-    let needs_gpus = shape
+    let most = shape
         .groups
         .iter()
-        .any(|group| group.resources.milligpu > 0);
-    match best_node(capacity, shape).filter(|_| needs_gpus) {
-        Some((_, 0)) => text.push_str("; no GPU that suits is wholly free"),
-        Some((name, free)) => {
+        .map(|group| group.resources.milligpu)
+        .max()
+        .unwrap_or(0);
+    match best_seat(capacity, shape).filter(|_| most > 0) {
+        Some((seat, free)) if u32::from(free) * MILLI >= most => {
+            let short = if seat.ports_left > 0 {
+                "not the CPUs or memory"
+            } else {
+                "no port"
+            };
+            let gpus = plural("GPU", free);
             let _ = write!(
                 text,
-                "; best node {name} has {free} {} free",
-                plural("GPU", free)
+                "; best node {} has {free} {gpus} free, but {short}",
+                seat.name()
             );
+        }
+        Some((_, 0)) if most < MILLI => text.push_str("; no GPU has that much free"),
+        Some((_, 0)) => text.push_str("; no GPU that suits is wholly free"),
+        Some((seat, free)) => {
+            let gpus = plural("GPU", free);
+            let _ = write!(text, "; best node {} has {free} {gpus} free", seat.name());
         }
         None => text.push_str("; no node that suits has room"),
     }
     text
 }
 
-/// The node with most free GPUs among those that suit the largest workers.
-pub(super) fn best_node<'c>(
-    capacity: &'c Capacity<'_>,
+/// The node with most free GPUs among those that suit the largest workers, and how many.
+pub(super) fn best_seat<'c, 'a>(
+    capacity: &'c Capacity<'a>,
     shape: &Shape<'_>,
-) -> Option<(&'c str, u16)> {
+) -> Option<(&'c Seat<'a>, u16)> {
     let best = (shape.classes())
         .filter(|&class| shape.suits_class(class))
         .filter_map(|class| {
@@ -176,7 +190,7 @@ pub(super) fn best_node<'c>(
             by_whole.range((most, 0)..).next().copied()
         })
         .max_by_key(|&(whole, seat)| (whole, std::cmp::Reverse(seat)))?;
-    Some((capacity.seats[best.1 as usize].name(), best.0))
+    Some((&capacity.seats[best.1 as usize], best.0))
 }
 
 /// Why a job was put where it is, such as `best fit: 2 GPUs on n1, whole gang on one node`.
@@ -217,10 +231,10 @@ pub(super) fn because(capacity: &Capacity<'_>, groups: &[GroupSpec], placed: &Pl
                 seats.len()
             )
         }
-        Spread::Wide => format!(
-            "{what} over {} nodes ({names}): no one place had room",
-            seats.len()
-        ),
+        Spread::Wide => {
+            let count = seats.len();
+            format!("best fit: {what} over {count} nodes ({names}), the fewest with room")
+        }
     };
     for (group, size) in groups.iter().zip(&placed.sizes) {
         if *size < group.max_workers {

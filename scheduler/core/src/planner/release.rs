@@ -2,7 +2,8 @@
 
 use berth_types::{Attempt, AttemptPhase, GroupSpec, JobId, JobSpec, TaskPhase, TaskPlacement};
 
-use super::capacity::{Amounts, Capacity};
+use super::capacity::Capacity;
+use super::room::Amounts;
 use crate::command::Bundle;
 use crate::state::{Job, State};
 

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use berth_types::{MILLI, Resources, TaskPlacement};
 
-use super::capacity::{Capacity, Leeway, WHOLE, bytes, signed};
+use super::capacity::{Capacity, Leeway};
 use super::gpu_pick::Bench;
 use super::place::{Placed, Spread};
+use super::room::{WHOLE, bytes, signed};
 use super::shape::{GpuMatch, Shape};
 
 /// The proposed places, if every hard rule holds for them.
@@ -24,7 +25,7 @@ pub(super) fn check(
         let group = usize::from(task.group);
         let resources = &shape.groups[group].resources;
         let suits = &shape.matches[group][seat.class as usize];
-        if (seat.ports_left == 0 && slots.len() > 1) || *suits == GpuMatch::No {
+        if !seat.is_open(slots.len() > 1) || *suits == GpuMatch::No {
             return None;
         }
         let bench = benches

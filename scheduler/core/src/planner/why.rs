@@ -226,12 +226,13 @@ impl<'a> Pending<'a> {
         }
         if let [group] = shape.groups
             && group.min_workers == 1
-            && let Some((name, free)) = reason::best_node(capacity, shape)
+            && let Some((seat, free)) = reason::best_seat(capacity, shape)
             && let Some(missing @ 1..) = group.resources.devices().checked_sub(u32::from(free))
         {
             text = format!(
-                "{text}; or {missing} more free {} on {name}",
-                reason::plural("GPU", missing)
+                "{text}; or {missing} more free {} on {}",
+                reason::plural("GPU", missing),
+                seat.name()
             );
         }
         text

@@ -161,13 +161,22 @@ impl Lab {
 
     /// Says that all tasks of a job's attempt ended with this code.
     pub(crate) fn end(&mut self, job: JobId, code: i32) {
+        self.exit(job, code, false);
+    }
+
+    /// Says that no task of a job's attempt could start, which is the node's fault.
+    pub(crate) fn fault(&mut self, job: JobId) {
+        self.exit(job, -1, true);
+    }
+
+    fn exit(&mut self, job: JobId, code: i32, node_fault: bool) {
         let at_ms = self.now_ms;
         self.tell(job, |_| {
             TaskInventory::Ended(TaskExit {
                 code,
                 at_ms,
                 reason: String::new(),
-                node_fault: false,
+                node_fault,
             })
         });
     }

@@ -8,7 +8,8 @@
 //! round [greedy|strict]       prints a plan and carries it out; the tasks run at once
 //! propose ACTION…             the same for one bundle: start:JOB[:N] stop:JOB resize:JOB:N wait:JOB
 //! at S                        moves the clock to S seconds
-//! end JOB [CODE] | stopped    tasks end; those asked to stop end
+//! end JOB [CODE] | fault JOB   tasks end; they could not start, and the node is to blame
+//! stopped                     tasks that were asked to stop end
 //! drain NODE [evict] | undrain NODE | lose NODE
 //! why JOB | use
 //! ```
@@ -58,6 +59,10 @@ impl Script {
                 let code = rest.get(1).map_or(0, |code| number(code));
                 let job = self.jobs[rest[0]];
                 self.lab.end(job, i32::try_from(code).expect("a code"));
+                String::new()
+            }
+            "fault" => {
+                self.lab.fault(self.jobs[rest[0]]);
                 String::new()
             }
             "stopped" => {
