@@ -172,7 +172,7 @@ fn print_failure(out: &mut impl Write, outcome: &Outcome, with_lines: bool) -> i
 
 fn table(totals: &Totals) -> Table {
     let mut table = Table::new();
-    table.load_preset(UTF8_BORDERS_ONLY);
+    table.load_style(UTF8_BORDERS_ONLY);
     let faults: u64 = totals.faults.values().sum();
     let [sent, lost, cut, doubled, late] = totals.messages;
     let rows = [

@@ -1,6 +1,6 @@
 //! An acknowledged job is never lost, a key never makes two jobs, and no read shows less than what was known before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use berth_types::api::JobView;
 use berth_types::{Epoch, JobId, JobState};
@@ -18,14 +18,14 @@ pub(crate) struct Known {
     pub(crate) planned: usize,
     /// How far it is known to have come.
     pub(crate) floor: Floor,
-    /// Somebody has asked to cancel it, whether acknowledged or not.
-    pub(crate) cancel_asked: bool,
 }
 
 /// What clients were told.
 #[derive(Debug, Default)]
 pub(crate) struct Submissions {
     by_key: BTreeMap<u128, JobId>,
+    /// Jobs that somebody has asked to cancel, whether that was acknowledged or not.
+    cancel_asked: BTreeSet<JobId>,
     /// Acknowledged jobs.
     pub(crate) jobs: BTreeMap<JobId, Known>,
 }
@@ -42,7 +42,6 @@ impl Submissions {
             key,
             planned,
             floor: Floor::default(),
-            cancel_asked: false,
         });
         Violation::unless(known.key == key, PROMISE, || {
             format!(
@@ -59,9 +58,12 @@ impl Submissions {
 
     /// Somebody asks to cancel a job.
     pub(crate) fn on_cancel_asked(&mut self, job: JobId) {
-        if let Some(known) = self.jobs.get_mut(&job) {
-            known.cancel_asked = true;
-        }
+        self.cancel_asked.insert(job);
+    }
+
+    /// Whether somebody has asked to cancel a job.
+    pub(crate) fn cancel_asked(&self, job: JobId) -> bool {
+        self.cancel_asked.contains(&job)
     }
 
     /// A cancellation was acknowledged.

@@ -108,8 +108,12 @@ impl Keeper {
         let exit = TaskExit {
             code: process.code,
             at_ms: now.local_ms,
-            reason: String::new(),
-            node_fault: false,
+            reason: if process.by_lease {
+                "killed by the keeper: its lease was over".into()
+            } else {
+                String::new()
+            },
+            node_fault: process.by_lease,
         };
         let record = self.records.get_mut(&key)?;
         record.phase = KeptPhase::Ended(exit.clone());

@@ -36,6 +36,8 @@ pub(crate) struct Process {
     pub(crate) version: u64,
     /// True once a signal has settled how it ends.
     pub(crate) dying: bool,
+    /// The keeper killed it because its lease was over.
+    pub(crate) by_lease: bool,
 }
 
 impl Process {
@@ -72,6 +74,7 @@ impl Process {
             behaviour,
             version: 0,
             dying: false,
+            by_lease: false,
         })
     }
 

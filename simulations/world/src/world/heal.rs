@@ -46,6 +46,7 @@ impl World<'_> {
         self.calendar.after(LOOK_MS, Event::Look);
         self.look_at_streams();
         self.look_at_copies();
+        self.watch_replacement();
         if now % COMPARE_MS < LOOK_MS {
             self.compare_states();
         }
@@ -227,12 +228,14 @@ impl World<'_> {
                     .flat_map(|a| &a.tasks)
                     .map(|t| (t.placement.rank.0, t.placement.node.0, t.phase))
                     .collect();
+                let why = berth_core::planner::why(state, job, None, state.time_ms);
                 format!(
-                    "job {} ({}) is {:?} {phase:?} {nodes:?}, fencing {:?}",
+                    "job {} ({}) is {:?} {phase:?} {nodes:?}, fencing {:?}, because {:?}",
                     job.id,
                     job.spec.name,
                     job.state(),
-                    job.fencing
+                    job.fencing,
+                    why
                 )
             })
             .collect();
@@ -363,7 +366,7 @@ impl World<'_> {
                 )
             })?;
         }
-        let cancel_asked = |job| submissions.jobs.get(&job).is_none_or(|k| k.cancel_asked);
+        let cancel_asked = |job| submissions.cancel_asked(job);
         let plan_of =
             |done: &berth_core::state::FinishedJob| self.planned(&done.job.spec.name).cloned();
         self.checkers.finished.check_ends(plan_of, cancel_asked)

@@ -29,7 +29,9 @@ impl World<'_> {
     }
 
     pub(crate) fn on_keeper_acts(&mut self, at: MachineBoot, order: Effect) {
-        if !self.agent_runs(at) {
+        // What a dead agent left in the pipe still arrives; a newer agent speaks after that.
+        let machine = &self.machines[at.machine];
+        if !machine.power || machine.agent_boot != at.agent_boot {
             return;
         }
         let now = self.clock(at.machine);
@@ -136,9 +138,10 @@ impl World<'_> {
     fn signal(&mut self, number: usize, key: TaskKey, signal: StopSignal, by_lease: bool) {
         let now = self.clock(number);
         let machine = &mut self.machines[number];
-        if !machine.keeper.processes.contains_key(&key) {
+        let Some(process) = machine.keeper.processes.get_mut(&key) else {
             return;
-        }
+        };
+        process.by_lease |= by_lease;
         let changed = machine
             .keeper
             .signal(key, signal, now, &mut self.fates.machine);

@@ -15,7 +15,7 @@ use crate::digest::Digest;
 use crate::garbage::Garbage;
 use crate::host::{Host, Realm};
 use crate::report::Violation;
-use crate::stream::Frame;
+use crate::stream::{Frame, Stream};
 
 impl World<'_> {
     /// The running process of a host.
@@ -86,7 +86,9 @@ impl World<'_> {
         host.leads = None;
         host.calls.clear();
         self.counts.lost_writes += lost as u64;
-        let sessions = std::mem::take(&mut host.sessions);
+        host.sessions.clear();
+        let of_host = |(session, stream): (&u64, &Stream)| (stream.host == number).then_some(*session);
+        let sessions: Vec<u64> = self.streams.open.iter().filter_map(of_host).collect();
         self.note(
             Actor::Master(number),
             "crashes, {} writes lost",
@@ -196,6 +198,7 @@ impl World<'_> {
                 host.history_gap = missing_history(host, through);
                 self.calendar.after(20, Event::HistoryFetch(at));
             }
+            Effect::Publish(_) if self.hosts[number].realm == Realm::Impostor => {}
             Effect::Publish(events) => {
                 let verdict = self.checkers.events.on_published(&events);
                 self.judge(verdict);

@@ -1,7 +1,6 @@
 //! Faults: what strikes, for how long, and the operator's part in it.
 
 use berth_core::replica::{Bootstrap, Input};
-use berth_types::MasterId;
 use berth_types::api::{ErrorKind, Response};
 
 use super::setup::master_id;
@@ -13,11 +12,18 @@ use crate::network::Place;
 use crate::options::FaultKind;
 use crate::report::Violation;
 
+/// The operator removes the old master by hand if the leader has not done so by then.
+const REMOVE_AFTER_MS: u64 = 4_000;
+
 /// A master that is being replaced.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Replacing {
     /// Host of the one that goes.
     pub(crate) old: usize,
+    /// Host of the one that comes.
+    pub(crate) new: usize,
+    /// Since when the new one votes beside the old one.
+    pub(crate) votes_since_ms: Option<u64>,
 }
 
 impl World<'_> {
@@ -209,7 +215,11 @@ impl World<'_> {
         let new = self.add_host(Realm::Real, None);
         let peers = self.newest.1.masters.iter();
         self.hosts[new].peers = peers.map(|(id, info)| (*id, info.clone())).collect();
-        self.replacing = Some(Replacing { old });
+        self.replacing = Some(Replacing {
+            old,
+            new,
+            votes_since_ms: None,
+        });
         self.note(
             Actor::World,
             "host {} replaces host {}",
@@ -315,13 +325,16 @@ impl World<'_> {
             &format!("{operation:?}: {answer:?}"),
         );
         let kept = match &operation {
-            Operation::Add { replaces, .. } => {
-                // The leader removes the old one by itself; after a failover in between, this does.
-                let id: MasterId = *replaces;
-                self.operate(Operation::Remove { id });
+            Operation::Add { info, .. } => {
+                // Agents are told by their configuration.
+                if let Some(new) = Host::at_address(info) {
+                    for machine in &mut self.machines {
+                        machine.addresses.push(new);
+                    }
+                }
                 done
             }
-            Operation::Remove { .. } => self.on_removed(done || reason == "NO_SUCH_MASTER"),
+            Operation::Remove { .. } => done || reason == "NO_SUCH_MASTER",
             Operation::Why { .. } => match answer {
                 Response::Why(why) => !why.reason.is_empty() && !why.text.is_empty(),
                 Response::Error(error) => error.kind != ErrorKind::Internal,
@@ -336,13 +349,33 @@ impl World<'_> {
         })
     }
 
-    fn on_removed(&mut self, removed: bool) -> bool {
-        let Some(Replacing { old }) = self.replacing.filter(|_| removed) else {
-            return removed;
+    /// The operator watches a replacement: the leader removes the old master once the new one votes; after a failover
+    /// just then, the operator does.
+    pub(crate) fn watch_replacement(&mut self) {
+        let (now, Some(mut replacing)) = (self.now(), self.replacing) else {
+            return;
         };
-        self.crash_master(old);
-        self.hosts[old].removed = true;
-        self.replacing = None;
-        true
+        let serves = |h: &&Host| h.realm == Realm::Real && h.leads.is_some();
+        let leader = self.hosts.iter().find(serves);
+        let Some(status) = leader.and_then(|h| h.replica.as_ref()).map(|r| r.status()) else {
+            return;
+        };
+        let voters = &status.membership.voters;
+        let (old, new) = (master_id(replacing.old), master_id(replacing.new));
+        if !voters.contains(&new.0) {
+            return;
+        }
+        if !status.membership.contains(old.0) {
+            self.crash_master(replacing.old);
+            self.hosts[replacing.old].removed = true;
+            self.replacing = None;
+            return;
+        }
+        let since = *replacing.votes_since_ms.get_or_insert(now);
+        if since + REMOVE_AFTER_MS <= now {
+            self.operate(Operation::Remove { id: old });
+            replacing.votes_since_ms = Some(now);
+        }
+        self.replacing = Some(replacing);
     }
 }
