@@ -94,7 +94,13 @@ pub(super) fn launch_task(
         master_port: attempt.master_port,
         checkpoint_dir,
         checkpoint_keep: spec.checkpoint.keep,
-        resume_from: job.checkpoints.clone(),
+        // A rank that is launched late must not resume from what its own attempt has saved meanwhile.
+        resume_from: job
+            .checkpoints
+            .iter()
+            .filter(|checkpoint| checkpoint.epoch < attempt.epoch)
+            .cloned()
+            .collect(),
         restart_count: attempt.epoch.0.saturating_sub(1),
         lost_node: spec.restart.on_lost_node,
         grace_ms: spec.grace_ms,
