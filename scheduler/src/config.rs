@@ -198,6 +198,7 @@ impl Config {
             call_timeout_ms: ms(t.call),
             snapshot_entries: self.snapshot_entries,
             check_every: self.check_every,
+            policy: self.policy.clone(),
             ..ReplicaConfig::default()
         }
     }
