@@ -39,7 +39,7 @@ impl Default for AgentConfig {
         Self {
             heartbeat_ms: 1_000,
             progress_ms: 500,
-            inventory_ms: 15_000,
+            inventory_ms: 300_000,
             lease_ms: 8_000,
             max_tasks: 65_536,
         }

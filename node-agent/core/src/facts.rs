@@ -162,16 +162,19 @@ impl AgentCore {
         at_ms: u64,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(task) = self.tasks.get_mut(&key) else {
-            return;
-        };
-        if !matches!(task.phase, Phase::Spawning(..)) {
-            return;
-        }
-        task.phase = Phase::Running {
+        let running = Phase::Running {
             pid,
             since_ms: at_ms,
         };
+        // A process that nobody here asked for would be out of every leader's sight.
+        let task = self
+            .tasks
+            .entry(key)
+            .or_insert_with(|| Task::new(TaskMemo::default(), running.clone()));
+        if matches!(task.phase, Phase::Recording(_) | Phase::Ended(_)) {
+            return;
+        }
+        task.phase = running;
         self.events.push(TaskEvent::State(key, task.inventory()));
         if let Some(stop) = &mut task.stop {
             stop.kill_at_ms = stop.kill_at_ms.max(now_ms);

@@ -59,11 +59,12 @@ impl Connection {
         &self.stream
     }
 
-    /// Everything that has arrived.
+    /// Everything that has arrived, also what came right before the other side hung up.
     ///
     /// # Errors
     /// If the connection is of no use any more.
     pub fn receive(&mut self) -> Result<Vec<Request>, ConnectionError> {
+        let mut closed = false;
         loop {
             let filled = self.input.len();
             self.input.resize(filled + READ_BYTES, 0);
@@ -71,7 +72,10 @@ impl Connection {
             self.input
                 .truncate(filled + read.as_ref().copied().unwrap_or(0));
             match read {
-                Ok(0) => return Err(ConnectionError::Closed),
+                Ok(0) => {
+                    closed = true;
+                    break;
+                }
                 Ok(n) if n < READ_BYTES => break,
                 Ok(_) => {}
                 Err(e) if e.kind() == ErrorKind::WouldBlock => break,
@@ -84,6 +88,9 @@ impl Connection {
             requests.push(request);
         }
         self.input.drain(..at);
+        if closed && requests.is_empty() {
+            return Err(ConnectionError::Closed);
+        }
         Ok(requests)
     }
 

@@ -35,6 +35,7 @@ impl Keeper {
                 pid: std::process::id(),
             })?,
             Request::List => {
+                self.retire_other_clients();
                 // Announcements that are still held back are part of the state, but not durable yet.
                 let tasks = self.list();
                 client.subscribed = true;
@@ -53,6 +54,28 @@ impl Keeper {
             }
         }
         Ok(())
+    }
+
+    /// A new agent speaks: what an earlier one has left in its socket is older and comes first, so that the new one is
+    /// never surprised by it.
+    fn retire_other_clients(&mut self) {
+        let agents = self.clients.iter().filter(|(_, client)| client.subscribed);
+        let tokens: Vec<u64> = agents.map(|(token, _)| *token).collect();
+        for token in tokens {
+            let Some(mut client) = self.clients.remove(&token) else {
+                continue;
+            };
+            self.sources.remove(&token);
+            // Its end is what is expected of it; what came before the end has been taken.
+            while let Ok(requests) = client.receive() {
+                if requests.is_empty() {
+                    break;
+                }
+                for request in requests {
+                    let _ = self.on_request(&mut client, request);
+                }
+            }
+        }
     }
 
     fn list(&self) -> Vec<Kept> {
