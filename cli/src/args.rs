@@ -320,7 +320,15 @@ pub(crate) enum MastersAction {
         /// A new id, never used before
         id: u64,
         /// Where it listens, `host:port`
-        address: String,
+        #[arg(
+            value_name = "ADDRESS",
+            required_unless_present = "at",
+            conflicts_with = "at"
+        )]
+        address: Option<String>,
+        /// The same as a flag
+        #[arg(id = "at", long = "address", value_name = "ADDRESS")]
+        at: Option<String>,
     },
     /// Remove a master
     Remove {
@@ -332,7 +340,7 @@ pub(crate) enum MastersAction {
         /// The one that goes
         id: u64,
         /// Id of the new one [default: one more than the largest]
-        #[arg(long, value_name = "ID")]
+        #[arg(long, visible_alias = "id", value_name = "ID")]
         with: Option<u64>,
         /// Where the new one listens [default: the old one's address]
         #[arg(long)]

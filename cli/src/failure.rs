@@ -23,9 +23,11 @@ pub(crate) mod exit {
     pub(crate) const NO_CODE: u8 = 125;
     /// The job's program could not be started.
     pub(crate) const NOT_STARTED: u8 = 126;
+    /// The terminal was closed.
+    pub(crate) const HUNG_UP: u8 = 129;
     /// Interrupted with Ctrl-C while waiting.
     pub(crate) const INTERRUPTED: u8 = 130;
-    /// The job was cancelled: as if ended by SIGTERM.
+    /// The job was cancelled: as if ended by SIGTERM. Also of `berth up`, `dev` and `bench` when they are.
     pub(crate) const CANCELLED: u8 = 143;
 }
 

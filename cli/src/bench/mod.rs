@@ -1,6 +1,6 @@
 //! `berth bench`: what a cluster does in a second, and what it costs.
 //!
-//! [`load`] is the closed-loop load, [`submit`], [`memory`] and [`run`] are the measurements. A cluster that nobody
+//! [`load`] is the closed-loop load, [`submit`], [`memory`] and [`mod@run`] are the measurements. A cluster that nobody
 //! named is brought up for the measurement, in a temporary directory, and taken down after it.
 
 mod load;
@@ -14,9 +14,10 @@ use std::time::Duration;
 use crate::address::Address;
 use crate::args::{Bench, BenchWhat};
 use crate::commands::{Context, Outcome};
-use crate::failure::{Failure, exit};
+use crate::failure::Failure;
 use crate::local::cluster::{self, Plan};
 use crate::local::layout::Cluster;
+use crate::local::process::asked_to_end;
 
 /// How long a cluster brought up for a measurement may take.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -24,8 +25,9 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 /// In which unit `/proc/PID/stat` counts CPU time; the same on every Linux that Rust runs on.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Runs a measurement; Ctrl-C ends it, and the cluster that it brought up.
+/// Runs a measurement; Ctrl-C and the like end it, and the cluster that it brought up.
 pub(crate) async fn run(context: &Context, args: Bench) -> Outcome {
+    let asked = asked_to_end()?;
     let measure = async {
         match args.what {
             BenchWhat::Submit(args) if args.report_memory => memory::report(context, &args).await,
@@ -35,7 +37,7 @@ pub(crate) async fn run(context: &Context, args: Bench) -> Outcome {
     };
     tokio::select! {
         outcome = measure => outcome,
-        _ = tokio::signal::ctrl_c() => Ok(exit::INTERRUPTED),
+        code = asked => Ok(code),
     }
 }
 

@@ -27,7 +27,8 @@ pub(super) async fn run(context: &Context, args: Masters) -> Outcome {
                 .screen
                 .print(&other::masters(&context.screen, &masters))?;
         }
-        Some(MastersAction::Add { id, address }) => {
+        Some(MastersAction::Add { id, address, at }) => {
+            let address = address.or(at).unwrap_or_default();
             let text = client.add_master(id, &address, None).await?;
             context.screen.say(
                 &text,

@@ -4,15 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::jobs::note;
 use super::{Context, Outcome};
 use crate::args::{Dev, Down, Up};
-use crate::failure::{Failure, exit};
+use crate::failure::Failure;
 use crate::local::cluster::{self, Plan};
 use crate::local::daemons::{AgentSettings, MasterSettings};
-use crate::local::layout::Cluster;
+use crate::local::process::asked_to_end;
 
 /// How often `berth dev` looks whether its processes still run.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -44,10 +43,17 @@ pub(super) async fn up(context: &Context, args: &Up) -> Outcome {
             memory: args.memory_per_agent.clone(),
         },
     };
+    let asked = asked_to_end()?;
     let mut started = cluster::start(&dir, &plan)?;
-    if let Err(error) = started.ready(args.ready_within).await {
+    let ready = tokio::select! {
+        ready = started.ready(args.ready_within) => ready.map(|()| None),
+        code = asked => Ok(Some(code)),
+    };
+    if !matches!(ready, Ok(None)) {
         cluster::end(&started.dir, false)?;
-        return Err(error);
+    }
+    if let Some(code) = ready? {
+        return Ok(code);
     }
     let dir = started.dir.display().to_string();
     let addresses: Vec<String> = started
@@ -95,8 +101,7 @@ pub(super) fn down(context: &Context, args: &Down) -> Outcome {
 /// `berth dev`: one master and one agent until Ctrl-C.
 pub(super) async fn dev(context: &Context, args: &Dev) -> Outcome {
     // Before anything starts, so that no signal ends this process and leaves the others behind.
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let asked = asked_to_end()?;
     let scratch = tempfile::Builder::new().prefix("berth-dev-").tempdir()?;
     let dir = context.sources.dir.clone();
     let dir: &Path = dir.as_deref().unwrap_or(scratch.path());
@@ -133,12 +138,9 @@ pub(super) async fn dev(context: &Context, args: &Dev) -> Outcome {
     };
     let result: Outcome = tokio::select! {
         failed = running => failed,
-        _ = interrupt.recv() => Ok(exit::INTERRUPTED),
-        _ = terminate.recv() => Ok(exit::CANCELLED),
+        // To be ended is how it ends well.
+        _ = asked => Ok(0),
     };
-    if Cluster::exists(dir) {
-        cluster::end(dir, false)?;
-    }
-    // To be ended is how it ends well.
-    result.map(|_| 0)
+    cluster::end(dir, false)?;
+    result
 }

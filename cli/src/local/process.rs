@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::failure::Failure;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::failure::{Failure, exit};
 
 /// A process, told apart from a later one with the same pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,6 +169,21 @@ pub(crate) fn spawn(program: &Path, args: &[&str], log: &Path) -> Result<Child, 
 fn append_to(log: &Path) -> Result<File, Failure> {
     let file = OpenOptions::new().create(true).append(true).open(log);
     file.map_err(|e| Failure::file(log, e))
+}
+
+/// From now on a wish that this process ends (Ctrl-C, SIGTERM, a closed terminal) does not end it by itself. The future
+/// returns when there is one, with the code to end with.
+pub(crate) fn asked_to_end() -> Result<impl Future<Output = u8>, Failure> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => exit::INTERRUPTED,
+            _ = terminate.recv() => exit::CANCELLED,
+            _ = hang_up.recv() => exit::HUNG_UP,
+        }
+    })
 }
 
 /// Finds a program beside this one, or in `PATH`.
