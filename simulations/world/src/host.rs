@@ -49,6 +49,9 @@ pub(crate) struct Host {
     pub(crate) bootstrap: Option<Bootstrap>,
     /// Where the other masters are, as far as it knows.
     pub(crate) peers: BTreeMap<MasterId, MasterInfo>,
+    /// Where masters said that they are that the directory does not have: a master that lags behind a change of members
+    /// must be able to answer a new leader.
+    pub(crate) heard: BTreeMap<MasterId, MasterInfo>,
     /// Open agent streams.
     pub(crate) sessions: BTreeSet<u64>,
     /// Open calls by request id.

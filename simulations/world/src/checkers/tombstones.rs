@@ -28,7 +28,11 @@ impl Tombstones {
             return Ok(());
         };
         let fence = process.launch.lost_node == LostNodeRule::Fence;
-        let silent = now_ms.saturating_sub(machine.heard_ms) >= LEASE_HALF_MS;
+        let heard = machine.heard_ms;
+        let just_heard = now_ms.saturating_sub(heard) < 100;
+        let silence = now_ms.saturating_sub(heard);
+        // The lease is looked at before the directive that ends a silence.
+        let silent = silence >= LEASE_HALF_MS || (just_heard && machine.silence_ms >= LEASE_HALF_MS);
         if process.dying || (fence && silent) {
             return Ok(());
         }

@@ -47,6 +47,8 @@ pub(crate) struct Machine {
     pub(crate) turn: usize,
     /// When an accepted directive arrived last, in virtual time.
     pub(crate) heard_ms: u64,
+    /// How long the silence before that was.
+    pub(crate) silence_ms: u64,
     /// Every task that was ever started here, with how often.
     pub(crate) spawned: BTreeSet<TaskKey>,
     /// Ends of processes that truly happened here.
@@ -79,6 +81,7 @@ impl Machine {
             hint: None,
             turn: number,
             heard_ms: 0,
+            silence_ms: 0,
             spawned: BTreeSet::new(),
             ends: BTreeMap::new(),
         }

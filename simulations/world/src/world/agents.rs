@@ -120,6 +120,7 @@ impl World<'_> {
         agent.step(clock, input, &mut effects);
         let refused = effects.iter().any(|e| matches!(e, Effect::Refused { .. }));
         if spoke && !refused {
+            machine.silence_ms = now - machine.heard_ms;
             machine.heard_ms = now;
         }
         let held = agent.held() as u64;

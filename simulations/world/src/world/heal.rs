@@ -254,13 +254,10 @@ impl World<'_> {
             .iter()
             .filter(|h| h.realm == Realm::Real && !h.removed)
         {
+            let status = host.replica.as_ref().map(|r| r.status());
             left.push(format!(
-                "master {} up {} applied {} leads {:?} gap {:?}",
-                host.id,
-                host.is_up(),
-                host.applied,
-                host.leads,
-                host.history_gap
+                "master {} applied {} leads {:?} gap {:?} {status:?}",
+                host.id, host.applied, host.leads, host.history_gap
             ));
         }
         for machine in &self.machines {

@@ -46,6 +46,7 @@ impl World<'_> {
             .map(|e| (e.index, entry_digest(e)))
             .collect();
         host.leads = None;
+        host.heard.clear();
         let config = host.config(&self.replica_config, seed, proposer);
         let boot = host.boot;
         let last = recovered.last_index();

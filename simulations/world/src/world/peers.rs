@@ -58,7 +58,8 @@ impl World<'_> {
     /// Where `from` believes that `to` is.
     fn address_of(&self, from: usize, to: MasterId) -> Option<usize> {
         let host = self.hosts.get(from)?;
-        let number = host.peers.get(&to).and_then(Host::at_address)?;
+        let known = host.peers.get(&to).or_else(|| host.heard.get(&to));
+        let number = known.and_then(Host::at_address)?;
         let there = self.hosts.get(number)?;
         (there.id == to && there.realm == host.realm).then_some(number)
     }
@@ -116,10 +117,20 @@ impl World<'_> {
                 [from.0, 0, 0, 0],
             );
         }
+        if let Some(sender) = self.host_of.get(&(Realm::Real, from)) {
+            // Masters say where they listen.
+            let address = Host::address(*sender);
+            self.hosts[host].heard.insert(from, address);
+        }
         self.step_master(host, Input::Peer { from, message });
     }
 
     pub(crate) fn on_snapshot_fate(&mut self, sender: HostBoot, to: MasterId, ok: bool) {
+        self.note(
+            Actor::Master(sender.host),
+            "hears that its snapshot for master {} arrived: {}",
+            [to.0, u64::from(ok), 0, 0],
+        );
         if self.runs(sender) {
             self.step_master(sender.host, Input::SnapshotSent { to, ok });
         }

@@ -107,6 +107,7 @@ impl<'p> World<'p> {
             policy: (self.policies)(choice),
             bootstrap,
             peers: BTreeMap::new(),
+            heard: BTreeMap::new(),
             sessions: BTreeSet::new(),
             calls: BTreeMap::new(),
             next_request: 0,
