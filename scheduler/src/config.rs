@@ -80,7 +80,7 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where it listens. Loopback only, until connections are authenticated.
     pub listen: SocketAddr,
-    /// The first masters of the cluster, by id. Used at the first start only.
+    /// The first masters of the cluster, by id; with `join`, some that run. Used until the log says where masters listen.
     pub masters: Vec<(MasterId, MasterInfo)>,
     /// Wait to be added to a running cluster (`berth masters add`) instead of starting a new one.
     pub join: bool,
@@ -315,6 +315,12 @@ fn check_masters(config: &Config, faults: &mut Vec<Fault>) {
     let mut fault = |what: String, hint: &str| faults.push(Fault::new("masters", what, hint));
     let own = config.masters.iter().find(|(id, _)| *id == config.id);
     if config.join {
+        if config.masters.iter().all(|(id, _)| *id == config.id) {
+            fault(
+                "no other master".to_owned(),
+                "list the masters that run, so that this one can answer them",
+            );
+        }
         return;
     }
     let n = config.masters.len();

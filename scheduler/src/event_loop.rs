@@ -259,10 +259,7 @@ impl EventLoop {
                 term,
                 is_self,
             } => self.on_leader(leader, term, is_self),
-            Effect::MastersChanged(masters) => {
-                self.out.peers.set(&masters);
-                self.out.masters.send_replace(masters);
-            }
+            Effect::MastersChanged(masters) => self.on_masters(masters),
             Effect::TakeSnapshot { index, state } => {
                 let _ = self.out.snapshots.send((index, state));
             }
@@ -292,10 +289,29 @@ impl EventLoop {
     fn on_leader(&self, leader: Option<(MasterId, MasterInfo)>, term: u64, is_self: bool) {
         let id = leader.as_ref().map(|(id, _)| id.0);
         info!(leader = id, term, serving = is_self, "leadership");
-        self.out.leader.send_replace(Leader {
-            known: leader,
-            is_self,
+        let known = leader.map(|(id, info)| (id, self.address_of(id).unwrap_or(info)));
+        self.out.leader.send_replace(Leader { known, is_self });
+    }
+
+    fn on_masters(&mut self, masters: Vec<(MasterId, MasterInfo)>) {
+        self.out.peers.set(&masters);
+        self.out.masters.send_replace(masters);
+        // The leader may have been known before its address was.
+        self.out.leader.send_modify(|leader| {
+            if let Some((id, info)) = &mut leader.known
+                && let Some(now) = self.address_of(*id)
+            {
+                *info = now;
+            }
         });
+    }
+
+    fn address_of(&self, id: MasterId) -> Option<MasterInfo> {
+        let masters = self.out.masters.borrow();
+        masters
+            .iter()
+            .find(|(master, _)| *master == id)
+            .map(|(_, info)| info.clone())
     }
 }
 

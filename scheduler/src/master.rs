@@ -253,7 +253,7 @@ fn start_threads(
         id: config.id,
         inbox: inbox.clone(),
         sessions: Sessions::default(),
-        history: Arc::clone(&history_store),
+        history: Arc::downgrade(&history_store),
         leader: leader_known,
         events: broadcast::channel(EVENT_BATCHES).0,
         cluster_id: Arc::new(AtomicU64::new(0)),
@@ -277,6 +277,10 @@ fn start_threads(
     );
     // One that joins has no state yet to learn addresses from, and must answer the leader to get it.
     peers.set(&config.masters);
+    if config.join {
+        // Until the log has told it where the masters listen, it answers those that the file names.
+        peers.set(&config.masters);
+    }
     let planning = Planning::start(policy, fallback, limits, config.timeouts.policy, inbox)?;
     let out = Outlets {
         storage,

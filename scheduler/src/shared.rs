@@ -1,7 +1,7 @@
 //! What the services of a master share.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use berth_raft_store::HistoryStore;
@@ -31,7 +31,8 @@ pub(crate) struct Shared {
     pub(crate) id: MasterId,
     pub(crate) inbox: Inbox,
     pub(crate) sessions: Sessions,
-    pub(crate) history: Arc<dyn HistoryStore>,
+    /// Owned by the history thread; a connection that lingers must not keep the store open.
+    pub(crate) history: Weak<dyn HistoryStore>,
     pub(crate) leader: watch::Receiver<Leader>,
     pub(crate) events: broadcast::Sender<Arc<Vec<Arc<Event>>>>,
     /// The cluster's id as far as it is known here; 0 before.

@@ -16,7 +16,11 @@ async fn one_master() -> (tempfile::TempDir, Running) {
     let config = configs(dir.path(), &free_ports(1)).remove(0);
     let master = Running::start(&config).await;
     // Answered once it leads; an agent that knocks before that is sent away.
-    master.cluster().status(v1::StatusRequest {}).await.expect("it leads");
+    master
+        .cluster()
+        .status(v1::StatusRequest {})
+        .await
+        .expect("it leads");
     (dir, master)
 }
 

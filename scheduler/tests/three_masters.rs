@@ -104,7 +104,7 @@ async fn every_master_serves_and_passes_on() {
             .into_inner();
         loop {
             let event = events.message().await.expect("no failure").expect("no end");
-            if event.job == Some(submitted.job) && event.kind == "job.completed" {
+            if event.job == Some(submitted.job) && event.kind == "job.finished" {
                 break;
             }
         }
@@ -212,7 +212,7 @@ async fn a_new_master_joins_learns_everything_and_votes() {
 
         let mut config = configs(cluster._dir.path(), &free_ports(5)).remove(3);
         config.join = true;
-        config.masters.clear();
+        config.masters = cluster.configs[0].masters.clone();
         let joined = Running::start(&config).await;
         let add = v1::AddMasterRequest {
             id: 4,

@@ -254,6 +254,18 @@ fn an_even_number_of_masters_is_refused() {
 }
 
 #[test]
+fn a_master_that_joins_must_know_whom() {
+    let head = SOUND.split("[[masters]]").next().expect("a first part");
+    let found = faults(&format!("join = true\n{head}"));
+    assert!(
+        found
+            .iter()
+            .any(|(f, what)| f == "masters" && what.contains("no other master")),
+        "{found:?}"
+    );
+}
+
+#[test]
 fn no_toml_says_where() {
     let error = parse("id = ").expect_err("no TOML").to_string();
     assert!(

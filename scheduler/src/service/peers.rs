@@ -70,7 +70,9 @@ impl v1::peers_server::Peers for Peers {
         request: Request<v1::FetchHistoryRequest>,
     ) -> Result<Response<v1::FetchHistoryResponse>, Status> {
         let request = request.into_inner();
-        let store = self.0.history.clone();
+        let Some(store) = self.0.history.upgrade() else {
+            return Err(Status::unavailable("this master is stopping"));
+        };
         let limit = (request.limit as usize).clamp(1, MAX_RECORDS);
         let read =
             tokio::task::spawn_blocking(move || store.scan(request.from_seq, limit, false)).await;

@@ -30,6 +30,12 @@ pub struct Running {
 
 impl Running {
     pub async fn start(config: &Config) -> Running {
+        // `BERTH_LOG=info cargo nextest run --no-capture` shows what the masters say.
+        let filter = tracing_subscriber::EnvFilter::from_env("BERTH_LOG");
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_test_writer()
+            .try_init();
         let master = Master::start(config).await.expect("the master starts");
         let address = master.address().to_string();
         let (stop, stopped) = oneshot::channel();
