@@ -1,6 +1,6 @@
 //! What an agent needs to know to run a task, put together from the replicated state.
 
-use berth_types::{Attempt, JobId, LaunchTask, TaskKey, TaskPhase, TaskRecord};
+use berth_types::{Attempt, JobId, LaunchTask, NodeId, TaskKey, TaskPhase, TaskRecord};
 
 use crate::state::{Job, Node, State};
 
@@ -30,6 +30,39 @@ pub(super) fn tasks_on<'a>(
         })
 }
 
+/// Where a task sits among the others of its attempt.
+struct Seat {
+    local_rank: u32,
+    local_world_size: u32,
+    node_rank: u32,
+    node_names: Vec<String>,
+}
+
+fn seat(state: &State, attempt: &Attempt, task: &TaskRecord) -> Seat {
+    let mut nodes: Vec<NodeId> = Vec::new();
+    let (mut local_rank, mut local_world_size) = (0, 0);
+    for other in attempt.tasks.iter().map(|t| &t.placement) {
+        if !nodes.contains(&other.node) {
+            nodes.push(other.node);
+        }
+        if other.node == task.placement.node {
+            local_world_size += 1;
+            local_rank += u32::from(other.rank < task.placement.rank);
+        }
+    }
+    let own = nodes.iter().position(|n| *n == task.placement.node);
+    let name_of = |id: &NodeId| state.nodes.get(id).map(|n| n.spec.name.clone());
+    Seat {
+        local_rank,
+        local_world_size,
+        node_rank: own.and_then(|at| u32::try_from(at).ok()).unwrap_or(0),
+        node_names: nodes
+            .iter()
+            .map(|id| name_of(id).unwrap_or_default())
+            .collect(),
+    }
+}
+
 /// The order to run one task.
 pub(super) fn launch_task(
     state: &State,
@@ -39,27 +72,9 @@ pub(super) fn launch_task(
 ) -> LaunchTask {
     let spec = &job.spec;
     let group = &spec.groups[task.placement.group as usize];
-    let node_of = |t: &TaskRecord| t.placement.node;
-    let mut nodes = Vec::new();
-    for node in attempt.tasks.iter().map(node_of) {
-        if !nodes.contains(&node) {
-            nodes.push(node);
-        }
-    }
-    let name_of = |id| {
-        state
-            .nodes
-            .get(id)
-            .map(|n| n.spec.name.clone())
-            .unwrap_or_default()
-    };
-    let own = task.placement.node;
-    let local = |t: &&TaskRecord| t.placement.node == own;
-    let before = |t: &&TaskRecord| t.placement.rank < task.placement.rank;
-    let master_addr = attempt
-        .tasks
-        .first()
-        .and_then(|t| state.nodes.get(&node_of(t)));
+    let seat = seat(state, attempt, task);
+    let first = attempt.tasks.first().map(|t| t.placement.node);
+    let master = first.and_then(|node| state.nodes.get(&node));
     let checkpoint_dir = match spec.checkpoint.dir.as_str() {
         "" => String::new(),
         dir => format!(
@@ -83,14 +98,12 @@ pub(super) fn launch_task(
         gpus: task.placement.gpus.clone(),
         millicpu: group.resources.millicpu,
         mem_bytes: group.resources.mem_bytes,
-        world_size: attempt.tasks.len() as u32,
-        local_rank: attempt.tasks.iter().filter(local).filter(before).count() as u32,
-        local_world_size: attempt.tasks.iter().filter(local).count() as u32,
-        node_rank: nodes.iter().position(|n| *n == own).unwrap_or(0) as u32,
-        node_names: nodes.iter().map(name_of).collect(),
-        master_addr: master_addr
-            .map(|n| n.spec.address.clone())
-            .unwrap_or_default(),
+        world_size: u32::try_from(attempt.tasks.len()).unwrap_or(u32::MAX),
+        local_rank: seat.local_rank,
+        local_world_size: seat.local_world_size,
+        node_rank: seat.node_rank,
+        node_names: seat.node_names,
+        master_addr: master.map(|n| n.spec.address.clone()).unwrap_or_default(),
         master_port: attempt.master_port,
         checkpoint_dir,
         checkpoint_keep: spec.checkpoint.keep,
