@@ -199,17 +199,21 @@ impl AgentCore {
             lease.length_ms()
         );
         for (key, kill_at_ms) in due {
-            self.stop_task(now_ms, key, kill_at_ms, &reason, effects);
+            let stop = Stop {
+                kill_at_ms,
+                reason: reason.clone(),
+                by_node: true,
+            };
+            self.stop_task(now_ms, key, stop, effects);
         }
     }
 
-    /// Sees to it that a task ends: at once if it has no process, else TERM now and KILL at `kill_at_ms`.
+    /// Sees to it that a task ends: at once if it has no process, else TERM now and KILL at `order.kill_at_ms`.
     pub(crate) fn stop_task(
         &mut self,
         now_ms: u64,
         key: TaskKey,
-        kill_at_ms: u64,
-        reason: &str,
+        order: Stop,
         effects: &mut Vec<Effect>,
     ) {
         let Some(task) = self.tasks.get_mut(&key) else {
@@ -220,21 +224,18 @@ impl AgentCore {
                 let exit = TaskExit {
                     code: -1,
                     at_ms: now_ms,
-                    reason: format!("never started: {reason}"),
-                    node_fault: false,
+                    reason: format!("never started: {}", order.reason),
+                    node_fault: order.by_node,
                 };
                 self.record_exit(key, exit, effects);
             }
             Phase::Spawning(..) | Phase::Running { .. } => match &mut task.stop {
-                Some(stop) => stop.kill_at_ms = stop.kill_at_ms.min(kill_at_ms),
+                Some(stop) => stop.kill_at_ms = stop.kill_at_ms.min(order.kill_at_ms),
                 None => {
-                    task.stop = Some(Stop {
-                        kill_at_ms,
-                        reason: reason.to_owned(),
-                    });
                     if matches!(task.phase, Phase::Running { .. }) {
-                        ask_to_stop(key, kill_at_ms, reason, effects);
+                        ask_to_stop(key, order.kill_at_ms, &order.reason, effects);
                     }
+                    task.stop = Some(order);
                 }
             },
             Phase::Recording(_) | Phase::Ended(_) => {}

@@ -7,7 +7,7 @@ use berth_types::{Directive, Epoch, JobId, LaunchTask, TaskKey, Tombstone};
 use crate::core::{AgentCore, job_range};
 use crate::effect::Effect;
 use crate::fence::Refusal;
-use crate::task::{Phase, Task, TaskMemo};
+use crate::task::{Phase, Stop, Task, TaskMemo};
 
 impl AgentCore {
     pub(crate) fn on_directive(
@@ -80,7 +80,12 @@ impl AgentCore {
             .map(|(key, task)| (*key, now_ms.saturating_add(task.memo.grace_ms)))
             .collect();
         for (key, kill_at_ms) in &doomed {
-            self.stop_task(now_ms, *key, *kill_at_ms, reason, effects);
+            let stop = Stop {
+                kill_at_ms: *kill_at_ms,
+                reason: reason.to_owned(),
+                by_node: false,
+            };
+            self.stop_task(now_ms, *key, stop, effects);
         }
         !doomed.is_empty()
     }

@@ -200,6 +200,7 @@ impl AgentCore {
             return;
         }
         if let Some(stop) = task.stop.take() {
+            exit.node_fault |= stop.by_node;
             exit.reason = match exit.reason.as_str() {
                 "" => stop.reason,
                 how => format!("{}; {how}", stop.reason),

@@ -63,6 +63,8 @@ pub(crate) struct Stop {
     pub(crate) kill_at_ms: u64,
     /// Why, for the record.
     pub(crate) reason: String,
+    /// The node stops it by itself, for its lease: not charged to the job, and no success whatever its exit code.
+    pub(crate) by_node: bool,
 }
 
 /// Newest progress of a task.

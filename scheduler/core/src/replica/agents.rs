@@ -553,10 +553,19 @@ impl Replica {
         let (term, applied, now) = (self.raft.term(), self.applied, self.now_ms);
         let agents = &mut lead.agents;
         for node in std::mem::take(&mut agents.touched) {
-            if let Some((id, session)) = agents.of_node(node)
-                && refresh(&self.state, node, session)
-            {
+            let Some((id, session)) = agents.of_node(node) else {
+                continue;
+            };
+            let never_started = never_started(&self.state, node, session, now);
+            if refresh(&self.state, node, session) {
                 agents.dirty.insert(id);
+            }
+            if !never_started.is_empty() {
+                agents
+                    .reports
+                    .entry(node)
+                    .or_default()
+                    .extend(never_started);
             }
         }
         for id in std::mem::take(&mut agents.dirty) {
@@ -662,6 +671,39 @@ pub(super) struct Hello {
 fn may_launch(node: &Node, session: &Session, task: &TaskRecord) -> bool {
     let fresh = matches!(task.phase, TaskPhase::Assigned);
     fresh && !node.lost && node.incarnation == session.incarnation
+}
+
+/// Ends of tasks that are being stopped and of which this session's agent has never heard: their launch was on its way
+/// when an older session or leader went. Only a leader can say so; the agent has nothing to report.
+fn never_started(
+    state: &State,
+    node: NodeId,
+    session: &Session,
+    now_ms: u64,
+) -> Vec<(TaskKey, TaskInventory)> {
+    let Some(record) = state.nodes.get(&node) else {
+        return Vec::new();
+    };
+    let stopping = launch::tasks_on(state, record).filter(|(_, attempt, task)| {
+        let assigned = matches!(task.phase, TaskPhase::Assigned);
+        assigned && matches!(attempt.phase, AttemptPhase::Stopping(_))
+    });
+    let keys = stopping.map(|(job, attempt, task)| TaskKey {
+        job: job.id,
+        epoch: attempt.epoch,
+        rank: task.placement.rank,
+    });
+    keys.filter(|key| !session.known.contains(key))
+        .map(|key| {
+            let exit = TaskExit {
+                code: -1,
+                at_ms: now_ms,
+                reason: "never started: its attempt ended first".to_owned(),
+                node_fault: true,
+            };
+            (key, TaskInventory::Ended(exit))
+        })
+        .collect()
 }
 
 /// Adds to the session's next directive what the state wants on the node and the session has not been told. True if
