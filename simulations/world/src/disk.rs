@@ -57,6 +57,11 @@ impl Disk {
         self.durable.clone()
     }
 
+    /// Highest index that the disk knows to be committed.
+    pub(crate) fn durable_commit(&self) -> u64 {
+        self.durable.hard_state.commit
+    }
+
     /// Finished jobs, written ones first seen at once: reads see the page cache.
     pub(crate) fn history(&self) -> BTreeMap<u64, &FinishedJob> {
         let mut all: BTreeMap<u64, &FinishedJob> =

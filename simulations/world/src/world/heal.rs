@@ -147,9 +147,10 @@ impl World<'_> {
         self.judge(Violation::unless(
             leader || age < LEADER_WITHIN_MS,
             "a healed cluster has a leader soon",
-            || format!("none after {age} ms"),
+            || format!("none after {age} ms: {}", self.what_is_left()),
         ));
         self.demand_agents(age);
+        self.repeat_undrains();
         self.demand_movement();
         self.end_the_endless(age);
         let quiet = self.clients.iter().all(|c| c.is_idle()) && self.newest.1.jobs.is_empty();
@@ -211,6 +212,22 @@ impl World<'_> {
                 "a healed cluster makes progress",
                 format!("nothing moved for {still} ms, {age} ms after healing: {text}"),
             )));
+        }
+    }
+
+    /// A drain that a client gave up on can still be carried out after the order that undid it: both are told again.
+    fn repeat_undrains(&mut self) {
+        let operator = self.operator();
+        if !self.clients[operator].is_idle() {
+            return;
+        }
+        let draining = self.newest.1.nodes.values().find(|n| n.drain.is_some());
+        if let Some(name) = draining.map(|node| node.spec.name.clone()) {
+            self.operate(Operation::Drain {
+                name,
+                drain: false,
+                evict: false,
+            });
         }
     }
 

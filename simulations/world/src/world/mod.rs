@@ -92,6 +92,8 @@ pub(crate) struct World<'p> {
     pub(crate) drained: BTreeSet<String>,
     /// A master that is being replaced, if one is.
     pub(crate) replacing: Option<nemesis::Replacing>,
+    /// Index by which the newest change of members was applied.
+    pub(crate) members_changed: u64,
     /// Phase 2, once it has begun.
     pub(crate) healing: Option<Healing>,
     /// The first broken promise.

@@ -225,7 +225,7 @@ impl World<'_> {
             "host {} replaces host {}",
             [new as u64, old as u64, 0, 0],
         );
-        if self.fates.fault.chance(400) {
+        if self.fates.fault.chance(400) && self.members_are_settled(old) {
             // Its disk is gone for good: that is why it is replaced.
             self.crash_master(old);
             self.hosts[old].removed = true;
@@ -237,6 +237,16 @@ impl World<'_> {
             replaces: master_id(old),
         });
         true
+    }
+
+    /// True if every master but `old` knows from its own disk that the newest change of members is committed: before
+    /// that, whoever destroys one for good may take the majority away.
+    fn members_are_settled(&self, old: usize) -> bool {
+        let settled = |host: usize| self.hosts[host].disk.durable_commit() >= self.members_changed;
+        self.members()
+            .into_iter()
+            .filter(|host| *host != old && self.replacing.is_none_or(|r| r.new != *host))
+            .all(settled)
     }
 
     fn add_impostor(&mut self, long: u64) -> bool {
@@ -369,6 +379,7 @@ impl World<'_> {
             self.crash_master(replacing.old);
             self.hosts[replacing.old].removed = true;
             self.replacing = None;
+            self.members_changed = self.newest.0;
             return;
         }
         let since = *replacing.votes_since_ms.get_or_insert(now);

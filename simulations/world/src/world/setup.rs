@@ -55,6 +55,7 @@ impl<'p> World<'p> {
             newest: (0, State::new()),
             drained: BTreeSet::new(),
             replacing: None,
+            members_changed: 0,
             healing: None,
             violation: None,
             done: false,
