@@ -354,10 +354,15 @@ pub fn key() -> String {
 /// One line about a job, for messages.
 pub fn summary(job: &v1::Job) -> String {
     let epoch = job.attempt.as_ref().map_or(0, |attempt| attempt.epoch);
+    let ends: Vec<String> = job
+        .past
+        .iter()
+        .filter_map(|past| past.end.as_ref()?.kind.as_ref())
+        .map(|end| format!("{end:?}"))
+        .collect();
     format!(
-        "{} (attempt {epoch}, {} past, {} restarts) {} {}",
+        "{} (attempt {epoch}, before it {ends:?}, {} restarts) {} {}",
         job.state().as_str_name(),
-        job.past.len(),
         job.restarts,
         job.reason,
         job.reason_text

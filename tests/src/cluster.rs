@@ -294,13 +294,14 @@ impl Cluster {
     fn write_master(&self, id: u64, join: bool) -> anyhow::Result<()> {
         let master = self.master(id)?;
         let listen = ports::loopback(ports::port_of(&master.address)?);
-        let all = self.masters.values();
-        let masters: Vec<(u64, String)> = all.map(|m| (m.id, m.address.clone())).collect();
+        // One that joins lists those that it will find.
+        let listed = self.masters.values().filter(|m| !join || m.id != id);
+        let masters: Vec<(u64, String)> = listed.map(|m| (m.id, m.address.clone())).collect();
         let file = MasterFile {
             id,
             data_dir: &master.data_dir,
             listen: &listen,
-            masters: if join { &[] } else { &masters },
+            masters: &masters,
             join,
             settings: &self.plan.settings,
         };

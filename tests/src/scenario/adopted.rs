@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use berth_proto::v1::{JobState, NodeState};
 
 use super::{Ground, HEAL, Measured, SOON, end, endless, epoch, nothing_held, only_copy, wait_for};
+use crate::client::summary;
 use crate::cluster::{Cluster, Plan};
 use crate::ledger::Ledger;
 use crate::{procfs, spec};
@@ -38,6 +39,10 @@ async fn adopted(cluster: &mut Cluster, ground: &Ground) -> anyhow::Result<Measu
     client.wait_state(short, JobState::Running, SOON).await?;
 
     cluster.kill_agent(task.agent);
+    client
+        .wait_node(&name, NodeState::Ready, false, ground.within(HEAL))
+        .await
+        .context("the leader notices at once that the agent's stream ended")?;
     std::fs::write(&gate, "")?;
     wait_for("the short task ends while the agent is away", SOON, || {
         !ledger.of(short, "end").is_empty()
@@ -61,7 +66,11 @@ async fn adopted(cluster: &mut Cluster, ground: &Ground) -> anyhow::Result<Measu
     let (view, _) = client
         .wait_state(job, JobState::Running, ground.within(HEAL))
         .await?;
-    ensure!(epoch(&view) == 1, "the job was restarted");
+    ensure!(
+        epoch(&view) == 1,
+        "the job was restarted: {}",
+        summary(&view)
+    );
     ensure!(
         only_copy(cluster, job)? == task,
         "another process than before"

@@ -6,6 +6,7 @@ use anyhow::ensure;
 use berth_proto::v1::{JobState, NodeState};
 
 use super::{Ground, HEAL, Measured, SOON, end, endless, epoch, nothing_held, wait_for};
+use crate::client::summary;
 use crate::cluster::{Cluster, Plan};
 use crate::ledger::Ledger;
 use crate::procfs;
@@ -58,7 +59,11 @@ async fn away(cluster: &mut Cluster, ground: &Ground) -> anyhow::Result<Measured
         .wait_node(&name, NodeState::Ready, true, ground.within(HEAL))
         .await?;
     let (view, _) = client.wait_state(job, JobState::Running, SOON).await?;
-    ensure!(epoch(&view) == 2, "attempt {} instead of 2", epoch(&view));
+    ensure!(
+        epoch(&view) == 2,
+        "attempt 2 was expected: {}",
+        summary(&view)
+    );
     let copies = cluster.tasks_of(job);
     ensure!(
         copies.len() == 1 && copies[0].epoch == 2,

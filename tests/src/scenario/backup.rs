@@ -9,7 +9,8 @@ use berth_proto::v1::{JobState, NodeState};
 use super::{Ground, Measured, SOON, endless, only_copy};
 use crate::cluster::{Cluster, LiveTask, Plan};
 use crate::ledger::Ledger;
-use crate::{procfs, spec};
+use crate::procfs;
+use crate::spec::{self, Shape};
 
 /// Reconciling happens within a second or two; a task that lives longer is not going to be stopped.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -40,13 +41,9 @@ async fn restored(cluster: &mut Cluster, ground: &Ground) -> anyhow::Result<Meas
     for job in &finished {
         client.wait_state(*job, JobState::Completed, SOON).await?;
     }
-    let (known, known_task) = endless(cluster, &client, &ledger, |job| job).await?;
-    let mut too_large = spec::shell("waits", "true");
-    too_large.groups[0]
-        .resources
-        .get_or_insert_default()
-        .millicpu = 16_000;
-    let waiting = client.submit(&too_large).await?;
+    let (known, known_task) = endless(cluster, &client, &ledger, |job| job.gpus(2)).await?;
+    // Both GPUs are taken.
+    let waiting = client.submit(&spec::shell("waits", "true").gpus(1)).await?;
     let file = cluster.dir().join("backup").display().to_string();
     let saving = Instant::now();
     cluster.berth(&["backup", &file]).await?.ok()?;

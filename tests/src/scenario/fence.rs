@@ -6,6 +6,7 @@ use anyhow::ensure;
 use berth_proto::v1::{JobState, LostNodeRule, NodeState};
 
 use super::{Ground, HEAL, Measured, SOON, end, endless, epoch, nothing_held};
+use crate::client::summary;
 use crate::cluster::{Cluster, Plan};
 use crate::config::Settings;
 use crate::ledger::Ledger;
@@ -72,7 +73,11 @@ async fn fenced(cluster: &mut Cluster, ground: &Ground) -> anyhow::Result<Measur
     let (view, _) = client
         .wait_state(job, JobState::Running, ground.within(HEAL))
         .await?;
-    ensure!(epoch(&view) == 2, "attempt {} instead of 2", epoch(&view));
+    ensure!(
+        epoch(&view) == 2,
+        "attempt 2 was expected: {}",
+        summary(&view)
+    );
     ensure!(
         cluster.tasks_of(job).len() == 1,
         "the heal changed something"

@@ -4,6 +4,7 @@ use anyhow::ensure;
 use berth_proto::v1::{JobState, NodeState};
 
 use super::{Ground, HEAL, Measured, end, endless, epoch, nothing_held, only_copy};
+use crate::client::summary;
 use crate::cluster::{Cluster, Plan};
 use crate::ledger::Ledger;
 use crate::procfs;
@@ -38,7 +39,11 @@ async fn upgraded(cluster: &mut Cluster, ground: &Ground) -> anyhow::Result<Meas
     let (view, _) = client
         .wait_state(job, JobState::Running, ground.within(HEAL))
         .await?;
-    ensure!(epoch(&view) == 1, "the job was restarted");
+    ensure!(
+        epoch(&view) == 1,
+        "the job was restarted: {}",
+        summary(&view)
+    );
     ensure!(
         only_copy(cluster, job)? == task,
         "another process than before"

@@ -6,7 +6,7 @@ use anyhow::ensure;
 use berth_proto::v1::{JobState, LostNodeRule, NodeState};
 
 use super::{Ground, HEAL, Measured, SOON, end, endless, epoch, nothing_held, only_copy};
-use crate::client::Client;
+use crate::client::{Client, summary};
 use crate::cluster::{Cluster, Plan};
 use crate::config::Settings;
 use crate::ledger::Ledger;
@@ -64,7 +64,11 @@ async fn returned(
         .wait_state(job, JobState::Running, ground.within(HEAL))
         .await?;
     measured.time("runs again after the heal", back);
-    ensure!(epoch(&view) == 1, "the job was restarted");
+    ensure!(
+        epoch(&view) == 1,
+        "the job was restarted: {}",
+        summary(&view)
+    );
     ensure!(
         only_copy(cluster, job)? == task,
         "another process than before"
@@ -96,7 +100,7 @@ async fn fenced_by_hand(
     ensure!(
         view.state() == JobState::Fencing && cluster.tasks_of(job).is_empty(),
         "nobody fenced the node, but the job went on: {}",
-        crate::client::summary(&view)
+        summary(&view)
     );
     let asked = Instant::now();
     client.fence(&name).await?;
@@ -104,7 +108,11 @@ async fn fenced_by_hand(
         .wait_state(job, JobState::Running, ground.within(HEAL))
         .await?;
     measured.time("runs elsewhere after `node fence`", asked.elapsed());
-    ensure!(epoch(&view) == 2, "attempt {} instead of 2", epoch(&view));
+    ensure!(
+        epoch(&view) == 2,
+        "attempt 2 was expected: {}",
+        summary(&view)
+    );
     ensure!(
         only_copy(cluster, job)?.agent != task.agent,
         "runs on a dead node"

@@ -90,8 +90,9 @@ async fn play(cluster: &mut Cluster, args: &Args, timeline: &mut Timeline) -> an
         "accuracy on unseen images",
         format!("{:.4}", outcome.accuracy),
     );
-    let listed = cluster.berth(&["jobs", "--all"]).await?.ok()?;
-    println!("\n$ berth jobs --all\n{listed}");
+    let id = training.job.to_string();
+    let shown = cluster.berth(&["job", &id]).await?.ok()?;
+    println!("\n$ berth job {id}\n{shown}");
     compare(&reference.outcome, &outcome, timeline)
 }
 
