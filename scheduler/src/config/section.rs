@@ -201,6 +201,6 @@ impl Section {
 /// The choice that `text` was probably meant to be.
 fn nearest<'a>(text: &str, choices: &[&'a str]) -> Option<&'a str> {
     let distance = |c: &&str| strsim::damerau_levenshtein(text, c);
-    let best = choices.iter().copied().min_by_key(|c| distance(&c))?;
+    let best = choices.iter().copied().min_by_key(distance)?;
     (distance(&best) <= text.len().max(3) / 3 + 1).then_some(best)
 }
