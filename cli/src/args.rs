@@ -130,7 +130,7 @@ pub(crate) enum Command {
         shell: clap_complete::Shell,
     },
     /// Explain exit codes
-    #[command(name = "exit-codes")]
+    #[command(name = "exit-codes", after_help = crate::commands::EXIT_CODES)]
     ExitCodes,
 }
 

@@ -25,7 +25,7 @@ const ONE_TRY: Duration = Duration::from_secs(6);
 /// How long a cluster of which no process answers at all is taken for one that is just starting.
 const NOBODY_THERE: Duration = Duration::from_secs(3);
 /// First and longest pause after all masters were tried in vain.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(100));
 
 /// A client of one cluster. For one thread.
 pub(crate) struct Client {

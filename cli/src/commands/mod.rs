@@ -20,6 +20,8 @@ use crate::client::Client;
 use crate::failure::Failure;
 use crate::show::{Screen, other};
 
+pub(crate) use shell::EXIT_CODES;
+
 /// The outcome of a command: its exit code.
 pub(crate) type Outcome = Result<u8, Failure>;
 

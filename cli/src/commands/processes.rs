@@ -11,6 +11,7 @@ use crate::args::{Dev, Down, Up};
 use crate::failure::Failure;
 use crate::local::cluster::{self, Plan};
 use crate::local::daemons::{AgentSettings, MasterSettings};
+use crate::local::layout::Cluster;
 use crate::local::process::asked_to_end;
 
 /// How often `berth dev` looks whether its processes still run.
@@ -43,6 +44,9 @@ pub(super) async fn up(context: &Context, args: &Up) -> Outcome {
             memory: args.memory_per_agent.clone(),
         },
     };
+    if Cluster::exists(&dir) {
+        note("the directory holds a cluster, which is started again as it is");
+    }
     let asked = asked_to_end()?;
     let mut started = cluster::start(&dir, &plan)?;
     let ready = tokio::select! {
@@ -63,14 +67,19 @@ pub(super) async fn up(context: &Context, args: &Up) -> Outcome {
         .map(|m| m.address.clone())
         .collect();
     let sentence = format!(
-        "{} masters and {} agents run in {dir}\nexport BERTH_DIR={dir}",
-        addresses.len(),
-        started.cluster.agents.len()
+        "{} and {} run in {dir}\nexport BERTH_DIR={dir}",
+        counted(addresses.len(), "master"),
+        counted(started.cluster.agents.len(), "agent")
     );
     let value =
         json!({ "dir": dir, "addresses": addresses, "agents": started.cluster.agents.len() });
     context.screen.say(&sentence, value, &dir)?;
     Ok(0)
+}
+
+fn counted(n: usize, what: &str) -> String {
+    let plural = if n == 1 { "" } else { "s" };
+    format!("{n} {what}{plural}")
 }
 
 fn directory(context: &Context) -> Result<PathBuf, Failure> {

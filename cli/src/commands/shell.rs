@@ -8,7 +8,7 @@ use super::Outcome;
 use crate::jobfile::schema;
 
 /// What `berth exit-codes` prints; `docs/cli.md` has the same table.
-pub(super) const EXIT_CODES: &str = "\
+pub(crate) const EXIT_CODES: &str = "\
 0    success
 1    the command failed
 2    wrong usage, or a job file with faults

@@ -74,12 +74,7 @@ pub(super) async fn run(context: &Context, args: Run) -> Outcome {
 /// `berth validate FILE`.
 pub(super) fn validate(context: &Context, args: &Validate) -> Outcome {
     let spec = read_file(&args.file, &args.set)?;
-    let sentence = format!(
-        "{} is sound: {} in {} groups",
-        args.file.display(),
-        workers(&spec),
-        spec.groups.len()
-    );
+    let sentence = format!("{} is sound: {}", args.file.display(), workers(&spec));
     let value = json!({ "file": args.file.display().to_string(), "sound": true, "spec": spec_value(&spec) });
     context.screen.say(&sentence, value, &spec.name)?;
     Ok(0)

@@ -27,8 +27,12 @@ pub(crate) fn status(screen: &Screen, s: &StatusView) -> View {
         (
             "policy",
             format!(
-                "{}, {} rounds, the last took {:.1} ms",
-                s.policy,
+                "{}{} rounds, the last took {:.1} ms",
+                if s.policy.is_empty() {
+                    String::new()
+                } else {
+                    format!("{}, ", s.policy)
+                },
                 s.rounds.0,
                 s.rounds.1 as f64 / 1000.0
             ),
