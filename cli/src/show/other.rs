@@ -24,19 +24,7 @@ pub(crate) fn status(screen: &Screen, s: &StatusView) -> View {
         ),
         ("alarm", s.alarm.clone()),
         ("term", format!("{}, applied {}", s.term, s.applied)),
-        (
-            "policy",
-            format!(
-                "{}{} rounds, the last took {:.1} ms",
-                if s.policy.is_empty() {
-                    String::new()
-                } else {
-                    format!("{}, ", s.policy)
-                },
-                s.rounds.0,
-                s.rounds.1 as f64 / 1000.0
-            ),
-        ),
+        ("policy", planning(s)),
         (
             "jobs",
             if jobs.is_empty() {
@@ -82,6 +70,18 @@ pub(crate) fn status(screen: &Screen, s: &StatusView) -> View {
         }),
         names: vec![s.cluster_id.to_string()],
     }
+}
+
+fn planning(s: &StatusView) -> String {
+    let policy = match s.policy.is_empty() {
+        true => String::new(),
+        false => format!("{}, ", s.policy),
+    };
+    let last_ms = s.rounds.1 as f64 / 1000.0;
+    format!(
+        "{policy}{} rounds, the last took {last_ms:.1} ms",
+        s.rounds.0
+    )
 }
 
 /// All masters.
