@@ -137,8 +137,12 @@ impl<'a> Room<'a> {
 }
 
 impl Change {
-    /// Takes `amount` if used - freed + taken + amount <= offered.
+    /// Takes `amount` if used - freed + taken + amount <= offered. Nothing always fits, even where reservations and what
+    /// has yet to leave their places are more than the node offers.
     fn take(&mut self, amount: u64, used: u64, offered: u64) -> bool {
+        if amount == 0 {
+            return true;
+        }
         let used = used
             .saturating_sub(self.freed)
             .saturating_add(self.taken)
