@@ -18,6 +18,15 @@ use crate::command::{Command, LogEntry, ProposalTag};
 /// A learner whose log ends at most so far behind may vote: it will not hold up commits.
 const CAUGHT_UP_ENTRIES: u64 = 500;
 
+fn no_such_master(id: MasterId) -> Response {
+    Response::Error(ApiError::new(
+        ErrorKind::NotFound,
+        "NO_SUCH_MASTER",
+        format!("master {id} is no member"),
+        "list them with `berth masters`",
+    ))
+}
+
 fn refused(reason: &str, message: String, hint: &str) -> Response {
     Response::Error(ApiError::new(
         ErrorKind::FailedPrecondition,
@@ -75,12 +84,7 @@ impl Replica {
             ));
         }
         if let Some(old) = replaces.filter(|old| !members.contains(old.0)) {
-            let text = format!("master {old} is no member");
-            return Err(refused(
-                "NO_SUCH_MASTER",
-                text,
-                "list them with `berth masters`",
-            ));
+            return Err(no_such_master(old));
         }
         let set = Command::SetMaster {
             id,
@@ -95,12 +99,7 @@ impl Replica {
     fn remove_master(&mut self, id: MasterId) -> Result<Change, Response> {
         let members = self.raft.membership();
         if !members.contains(id.0) {
-            let text = format!("master {id} is no member");
-            return Err(refused(
-                "NO_SUCH_MASTER",
-                text,
-                "list them with `berth masters`",
-            ));
+            return Err(no_such_master(id));
         }
         if members.voters == [id.0] {
             let text = format!("master {id} is the only one that votes");
