@@ -120,6 +120,18 @@ impl EngineHistory {
     }
 }
 
+impl EngineHistory {
+    /// Number of the newest record of a job.
+    fn seq_of(&self, job: u64) -> Result<Option<u64>, StoreError> {
+        let job_key = key(JOB_TAG, job);
+        let Some(sealed) = self.engine.get(Space::History, &job_key)? else {
+            return Ok(None);
+        };
+        let row: JobRow = unseal(&job_key, Bytes::from(sealed)).ok_or_else(unreadable)?;
+        Ok(Some(row.seq))
+    }
+}
+
 fn unreadable() -> StoreError {
     StoreError::Engine {
         what: "read",
@@ -142,6 +154,9 @@ impl HistoryStore for EngineHistory {
         let mut head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next = *head;
         let mut changes: Vec<Change> = Vec::with_capacity(2 * records.len() + 1);
+        let mut records: Vec<&HistoryRecord> = records.iter().collect();
+        records.sort_by_key(|(seq, _, _)| *seq);
+        records.dedup_by_key(|(seq, _, _)| *seq);
         for (seq, job, data) in records {
             let seq_key = key(SEQ_TAG, *seq);
             let is_new = next.last_seq.is_none_or(|last| *seq > last);
@@ -155,10 +170,13 @@ impl HistoryStore for EngineHistory {
                     data: data.clone(),
                 },
             );
-            let job_key = key(JOB_TAG, *job);
-            let job_row = seal(&job_key, &JobRow { seq: *seq });
             changes.push((seq_key, Some(sealed)));
-            changes.push((job_key, Some(job_row)));
+            // A gap that is filled later holds older records than the one that the job points to.
+            if is_new || self.seq_of(*job)?.is_none_or(|newest| newest < *seq) {
+                let job_key = key(JOB_TAG, *job);
+                let job_row = seal(&job_key, &JobRow { seq: *seq });
+                changes.push((job_key, Some(job_row)));
+            }
             next.count += 1;
             next.last_seq = next.last_seq.max(Some(*seq));
         }
@@ -172,12 +190,10 @@ impl HistoryStore for EngineHistory {
     }
 
     fn get(&self, job: u64) -> Result<Option<Bytes>, StoreError> {
-        let job_key = key(JOB_TAG, job);
-        let Some(sealed) = self.engine.get(Space::History, &job_key)? else {
+        let Some(seq) = self.seq_of(job)? else {
             return Ok(None);
         };
-        let row: JobRow = unseal(&job_key, Bytes::from(sealed)).ok_or_else(unreadable)?;
-        let seq_key = key(SEQ_TAG, row.seq);
+        let seq_key = key(SEQ_TAG, seq);
         let sealed = self
             .engine
             .get(Space::History, &seq_key)?

@@ -168,3 +168,30 @@ fn after_a_failed_write_nothing_more_is_acknowledged() {
         drop((store, history));
     }
 }
+
+#[test]
+fn a_gap_in_the_history_is_filled_later() {
+    for backend in BACKENDS {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, store, history) = open(dir.path(), backend, options()).unwrap();
+        let record = |seq: u64| (seq, seq % 3, Bytes::from(format!("record {seq}")));
+        history
+            .append(&[record(9), record(1), record(8), record(9)])
+            .unwrap();
+        history
+            .append(&(2..=9).map(record).collect::<Vec<_>>())
+            .unwrap();
+        assert_eq!(
+            history.scan(0, 99, false).unwrap(),
+            (1..=9).map(record).collect::<Vec<_>>()
+        );
+        for job in 0..3 {
+            assert_eq!(
+                history.get(job).unwrap(),
+                Some(record([9, 7, 8][job as usize]).2)
+            );
+        }
+        assert_eq!((history.count(), history.last_seq()), (9, Some(9)));
+        drop((store, history));
+    }
+}
