@@ -171,6 +171,7 @@ impl AgentCore {
                 effects.push(Effect::Signal {
                     key: *key,
                     signal: StopSignal::Kill,
+                    by_node: stop.by_node,
                 });
             }
         }
@@ -233,7 +234,7 @@ impl AgentCore {
                 Some(stop) => stop.kill_at_ms = stop.kill_at_ms.min(order.kill_at_ms),
                 None => {
                     if matches!(task.phase, Phase::Running { .. }) {
-                        ask_to_stop(key, order.kill_at_ms, &order.reason, effects);
+                        ask_to_stop(key, &order, effects);
                     }
                     task.stop = Some(order);
                 }
@@ -299,17 +300,18 @@ impl AgentCore {
 }
 
 /// Tells the task and signals its group.
-pub(crate) fn ask_to_stop(key: TaskKey, deadline_ms: u64, reason: &str, effects: &mut Vec<Effect>) {
+pub(crate) fn ask_to_stop(key: TaskKey, stop: &Stop, effects: &mut Vec<Effect>) {
     effects.push(Effect::TellTask {
         key,
         message: TaskMessage::Stop {
-            deadline_ms,
-            reason: reason.to_owned(),
+            deadline_ms: stop.kill_at_ms,
+            reason: stop.reason.clone(),
         },
     });
     effects.push(Effect::Signal {
         key,
         signal: StopSignal::Term,
+        by_node: stop.by_node,
     });
 }
 

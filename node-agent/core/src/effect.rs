@@ -56,6 +56,9 @@ pub enum Effect {
         key: TaskKey,
         /// Which signal.
         signal: StopSignal,
+        /// The node stops it by itself, for its lease: the keeper marks the exit record as the node's doing, so that
+        /// this is known even if the agent dies before the task does.
+        by_node: bool,
     },
     /// Have the keeper record the end of a task that has no process. Idempotent: the first record counts. Answered
     /// by [`Input::TaskExited`](crate::Input::TaskExited).

@@ -77,7 +77,7 @@ impl AgentCore {
             KeptPhase::Running { pid, since_ms } => {
                 task.phase = Phase::Running { pid, since_ms };
                 if let Some(stop) = &task.stop {
-                    ask_to_stop(kept.key, stop.kill_at_ms, &stop.reason, effects);
+                    ask_to_stop(kept.key, stop, effects);
                 }
             }
             KeptPhase::Ended(exit) => task.phase = Phase::Ended(exit),
@@ -178,7 +178,7 @@ impl AgentCore {
         self.events.push(TaskEvent::State(key, task.inventory()));
         if let Some(stop) = &mut task.stop {
             stop.kill_at_ms = stop.kill_at_ms.max(now_ms);
-            ask_to_stop(key, stop.kill_at_ms, &stop.reason, effects);
+            ask_to_stop(key, stop, effects);
         }
     }
 

@@ -312,9 +312,10 @@ impl Agent {
         }
     }
 
-    pub(super) fn signal(&mut self, key: TaskKey, signal: StopSignal) {
+    pub(super) fn signal(&mut self, key: TaskKey, signal: StopSignal, by_node: bool) {
         let kill = signal == StopSignal::Kill;
-        self.keeper_requests.push(Request::Signal { key, kill });
+        self.keeper_requests
+            .push(Request::Signal { key, kill, by_node });
     }
 
     /// The whole environment of a task.

@@ -32,7 +32,11 @@ pub(super) fn carry_out(agent: &mut Agent, effect: Effect) {
             prepared,
             memo,
         } => spawn_task(agent, &launch, &prepared, &memo),
-        Effect::Signal { key, signal } => agent.signal(key, signal),
+        Effect::Signal {
+            key,
+            signal,
+            by_node,
+        } => agent.signal(key, signal, by_node),
         Effect::PersistExit { key, exit } => {
             let exit = exit.into();
             agent.keeper_requests.push(Request::Record { key, exit });

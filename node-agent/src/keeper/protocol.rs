@@ -32,6 +32,8 @@ pub enum Request {
         key: TaskKey,
         /// SIGKILL if true, SIGTERM if not.
         kill: bool,
+        /// The node stops it by itself, for its lease: its end is not the job's doing.
+        by_node: bool,
     },
     /// Record the end of a task that has no process, unless it is known already.
     Record {

@@ -42,7 +42,12 @@ impl Keeper {
                 client.send(&Reply::State { tasks })?;
             }
             Request::Spawn(spawn) => self.on_spawn(*spawn),
-            Request::Signal { key, kill } => self.signal(key, kill),
+            Request::Signal { key, kill, by_node } => {
+                if by_node {
+                    self.blame_node(key);
+                }
+                self.signal(key, kill);
+            }
             Request::Record { key, exit } => self.on_record(key, exit),
             Request::Forget { keys } => keys.into_iter().for_each(|key| self.on_forget(key)),
             Request::Lease { ms } => {
@@ -169,6 +174,7 @@ impl Keeper {
                     boot_ms,
                     _pidfd: pidfd,
                     token,
+                    by_node: false,
                 };
                 let held = Held {
                     memo: request.memo,
@@ -198,17 +204,33 @@ impl Keeper {
             return;
         };
         let (pid, token, memo) = (to_pid(running.pid), running.token, memo.clone());
+        let by_node = running.by_node;
         // Before it is reaped, so that its number cannot be another group's.
         let _ = kill_process_group(pid, Signal::KILL);
-        let exit = match waitpid(Some(pid), WaitOptions::NOHANG) {
+        let mut exit = match waitpid(Some(pid), WaitOptions::NOHANG) {
             Ok(Some((_, status))) => {
                 spawn::exit_record(ExitStatus::from_raw(status.as_raw()), now_ms())
             }
             Ok(None) => return,
             Err(error) => node_fault(&format!("its status cannot be read: {error}")),
         };
+        if by_node {
+            exit.node_fault = true;
+            exit.reason = "ended by its node when the lease was over".to_owned();
+        }
         self.sources.remove(&token);
         self.end(key, memo, exit);
+    }
+
+    /// The node ends this task for its lease: that is neither the job's failure nor its success.
+    fn blame_node(&mut self, key: TaskKey) {
+        if let Some(Held {
+            phase: HeldPhase::Running(running),
+            ..
+        }) = self.tasks.get_mut(&key)
+        {
+            running.by_node = true;
+        }
     }
 
     fn end(&mut self, key: TaskKey, memo: Vec<u8>, mut exit: ExitRecord) {
@@ -280,6 +302,7 @@ impl Keeper {
             self.lease_over = Some(Instant::now() + KILL_AGAIN);
         }
         for key in fenced {
+            self.blame_node(key);
             self.signal(key, true);
         }
     }

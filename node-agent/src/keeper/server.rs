@@ -88,6 +88,8 @@ pub(crate) struct RunningTask {
     pub(crate) _pidfd: OwnedFd,
     /// Its token in the poll set.
     pub(crate) token: u64,
+    /// The node has stopped it by itself, for its lease.
+    pub(crate) by_node: bool,
 }
 
 /// A running keeper.

@@ -295,7 +295,7 @@ impl World {
         };
         match request {
             Effect::Spawn { launch, memo, .. } => self.spawn(launch, memo),
-            Effect::Signal { key, signal } => self.signal(key, signal),
+            Effect::Signal { key, signal, .. } => self.signal(key, signal),
             Effect::PersistExit { key, exit } => self.record(key, exit),
             Effect::Forget { key } => {
                 assert!(
