@@ -18,6 +18,15 @@ pub(crate) enum Realm {
     Impostor,
 }
 
+/// How a process is about to die: at the worst moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doom {
+    /// With a part of the effects of its next step carried out.
+    MidStep,
+    /// While its next batch is being written.
+    MidFlush,
+}
+
 /// A call that a client waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Caller {
@@ -41,6 +50,8 @@ pub(crate) struct Host {
     pub(crate) replica: Option<Replica>,
     /// Counts starts; what was meant for an earlier one is void.
     pub(crate) boot: u64,
+    /// How its process is about to die, if it is, and how long it stays dead.
+    pub(crate) doom: Option<(Doom, u64)>,
     /// How far its clock is ahead.
     pub(crate) skew_ms: u64,
     /// Decides in its rounds.

@@ -14,13 +14,19 @@ pub enum FaultKind {
     MasterCrash,
     /// The leader's process dies and starts again later.
     LeaderCrash,
+    /// A leader hands over, and its process ends and starts again soon after.
+    MasterUpgrade,
     /// A disk reports that a write failed.
     DiskError,
     /// Every flush of one disk is slow for a while.
     DiskCrawl,
     /// An agent's process dies; keeper and tasks live on.
     AgentCrash,
-    /// A machine loses power: agent, keeper and tasks are gone; it comes back empty.
+    /// A keeper dies, and its tasks with it.
+    KeeperLoss,
+    /// An agent is started anew with fewer GPUs, and later with all of them.
+    GpuLoss,
+    /// A machine loses power: agent, keeper and tasks are gone; its disk may be, too.
     MachineLoss,
     /// One master is cut off from everybody, both ways.
     MasterIsolated,
@@ -48,12 +54,15 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// All kinds.
-    pub const ALL: [FaultKind; 17] = [
+    pub const ALL: [FaultKind; 20] = [
         FaultKind::MasterCrash,
         FaultKind::LeaderCrash,
+        FaultKind::MasterUpgrade,
         FaultKind::DiskError,
         FaultKind::DiskCrawl,
         FaultKind::AgentCrash,
+        FaultKind::KeeperLoss,
+        FaultKind::GpuLoss,
         FaultKind::MachineLoss,
         FaultKind::MasterIsolated,
         FaultKind::OneWayCut,
@@ -73,9 +82,12 @@ impl FaultKind {
         match self {
             FaultKind::MasterCrash => "master_crash",
             FaultKind::LeaderCrash => "leader_crash",
+            FaultKind::MasterUpgrade => "master_upgrade",
             FaultKind::DiskError => "disk_error",
             FaultKind::DiskCrawl => "disk_crawl",
             FaultKind::AgentCrash => "agent_crash",
+            FaultKind::KeeperLoss => "keeper_loss",
+            FaultKind::GpuLoss => "gpu_loss",
             FaultKind::MachineLoss => "machine_loss",
             FaultKind::MasterIsolated => "master_isolated",
             FaultKind::OneWayCut => "one_way_cut",

@@ -21,7 +21,7 @@ pub(crate) fn check(machines: &[Machine], number: usize, key: TaskKey) -> Verdic
     }
     let live: Vec<&TaskKey> = machine.keeper.processes.keys().collect();
     for (gpu, milligpu) in used {
-        let exists = usize::from(gpu) < machine.spec.gpus.len();
+        let exists = usize::from(gpu) < machine.full_spec.gpus.len();
         Violation::unless(exists && milligpu <= MILLI, "no GPU is used twice", || {
             format!(
                 "GPU {gpu} of machine {number} holds {milligpu} thousandths after {key:?}: {live:?}"

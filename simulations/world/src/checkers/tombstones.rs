@@ -32,7 +32,8 @@ impl Tombstones {
         let just_heard = now_ms.saturating_sub(heard) < 100;
         let silence = now_ms.saturating_sub(heard);
         // The lease is looked at before the directive that ends a silence.
-        let silent = silence >= LEASE_HALF_MS || (just_heard && machine.silence_ms >= LEASE_HALF_MS);
+        let silent =
+            silence >= LEASE_HALF_MS || (just_heard && machine.silence_ms >= LEASE_HALF_MS);
         if process.dying || (fence && silent) {
             return Ok(());
         }
@@ -40,7 +41,7 @@ impl Tombstones {
         Violation::unless(decided, "only a committed decision stops a task", || {
             let job = state.job(key.job);
             format!(
-                "{key:?} on machine {} was signalled (by the keeper's lease: {by_lease}); its job is {:?} at epoch {:?}",
+                "{key:?} on machine {} was signalled (by the node's lease: {by_lease}); its job is {:?} at epoch {:?}",
                 machine.number,
                 job.map(|j| j.state()),
                 job.map(|j| j.epoch),

@@ -42,6 +42,29 @@ impl Keeper {
         }
     }
 
+    /// A keeper that finds this one's records on the disk: the processes are gone. Returns their keys.
+    pub(crate) fn after(before: Self, incarnation: u64, now: Now) -> (Self, Vec<TaskKey>) {
+        let gone: Vec<TaskKey> = before.processes.keys().copied().collect();
+        let mut records = before.records;
+        for record in records.values_mut() {
+            if matches!(record.phase, KeptPhase::Running { .. }) {
+                record.phase = KeptPhase::Ended(TaskExit {
+                    code: -1,
+                    at_ms: now.local_ms,
+                    reason: "lost with its keeper".into(),
+                    node_fault: true,
+                });
+            }
+        }
+        let keeper = Self {
+            incarnation,
+            records,
+            next_pid: before.next_pid,
+            ..Self::default()
+        };
+        (keeper, gone)
+    }
+
     /// Everything it has, for an agent that connects.
     pub(crate) fn state(&self) -> Vec<KeptTask> {
         self.records.values().cloned().collect()
@@ -109,7 +132,7 @@ impl Keeper {
             code: process.code,
             at_ms: now.local_ms,
             reason: if process.by_lease {
-                "killed by the keeper: its lease was over".into()
+                "stopped by its node: the lease was over".into()
             } else {
                 String::new()
             },

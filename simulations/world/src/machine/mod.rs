@@ -17,8 +17,10 @@ pub(crate) use keeper::{Keeper, Now, Spawned};
 pub(crate) struct Machine {
     /// Its number.
     pub(crate) number: usize,
-    /// What it offers.
+    /// What it offers now.
     pub(crate) spec: Arc<NodeSpec>,
+    /// What it offers when nothing is broken.
+    pub(crate) full_spec: Arc<NodeSpec>,
     /// False while it has no power.
     pub(crate) power: bool,
     /// Counts machine starts.
@@ -35,6 +37,8 @@ pub(crate) struct Machine {
     pub(crate) skew_ms: u64,
     /// True while the agent looks for a master.
     pub(crate) dialing: bool,
+    /// The keeper takes orders from then on.
+    pub(crate) keeper_from_ms: u64,
     /// When the newest order arrives at the keeper.
     pub(crate) pipe_ms: u64,
     /// The stream that the agent uses or opens.
@@ -66,6 +70,7 @@ impl Machine {
     ) -> Self {
         Self {
             number,
+            full_spec: Arc::new(spec.clone()),
             spec: Arc::new(spec),
             power: true,
             boot: 1,
@@ -75,6 +80,7 @@ impl Machine {
             fence: Fence::default(),
             skew_ms,
             dialing: false,
+            keeper_from_ms: 0,
             pipe_ms: 0,
             session: None,
             addresses: (0..hosts).collect(),

@@ -36,7 +36,7 @@ pub(crate) struct Process {
     pub(crate) version: u64,
     /// True once a signal has settled how it ends.
     pub(crate) dying: bool,
-    /// The keeper killed it because its lease was over.
+    /// Its node stops it because the lease is over.
     pub(crate) by_lease: bool,
 }
 

@@ -23,7 +23,7 @@ impl World<'_> {
         }
         machine.power = true;
         machine.boot += 1;
-        machine.keeper = Keeper::new(self.fates.machine.bits() | 1);
+        machine.keeper.incarnation = self.fates.machine.bits() | 1;
         let boot = machine.boot;
         self.note(
             Actor::Machine(number),
@@ -46,9 +46,13 @@ impl World<'_> {
         }
         machine.power = false;
         machine.agent = None;
-        machine.keeper = Keeper::default();
         let session = machine.session.take();
         self.note(Actor::Machine(number), "loses power", [0; 4]);
+        self.renew_keeper(number);
+        if self.fates.machine.chance(500) {
+            // The disk is gone, too.
+            self.machines[number].keeper = Keeper::default();
+        }
         if let Some(session) = session {
             self.agent_end_lost(session, true);
         }
@@ -61,6 +65,7 @@ impl World<'_> {
             return;
         }
         machine.agent_boot += 1;
+        machine.skew_ms = self.fates.machine.between(0, self.options.skew_ms);
         machine.dialing = false;
         machine.session = None;
         let clock = EPOCH_MS + now + machine.skew_ms;

@@ -103,7 +103,7 @@ impl World<'_> {
             }
             (91..=92, _) => (Purpose::Look, Request::Snapshot),
             _ => {
-                let finished = roll % 2 == 0;
+                let finished = roll.is_multiple_of(2);
                 let filter = JobFilter {
                     finished,
                     limit: 5,

@@ -94,6 +94,13 @@ pub(crate) enum Event {
     },
     /// A master fetches history that it lacks.
     HistoryFetch(HostBoot),
+    /// A master's process dies.
+    MasterDies {
+        /// Which.
+        host: HostBoot,
+        /// How long it stays dead.
+        pause_ms: u64,
+    },
     /// A master's process starts.
     MasterStarts(usize),
     /// An agent tries to connect.
@@ -207,6 +214,8 @@ pub(crate) enum Relief {
     Calm,
     /// A disk is fast again.
     DiskRecovers(usize),
+    /// A machine has all its GPUs again.
+    GpusReturn(usize),
     /// A node is put back into service.
     Undrain(usize),
     /// An impostor goes away.

@@ -114,6 +114,7 @@ impl World<'_> {
         for number in 0..self.hosts.len() {
             let host = &mut self.hosts[number];
             host.disk.crawling = false;
+            host.doom = None;
             host.disk.speed.slow_per_mille = 0;
             if host.realm == Realm::Impostor && !host.removed {
                 self.on_relief(super::Relief::ImpostorLeaves(number));
@@ -125,6 +126,9 @@ impl World<'_> {
             self.calendar.after(10, Event::MachineStarts(number));
             self.calendar.after(20, Event::AgentStarts(number));
             self.on_relief(super::Relief::Undrain(number));
+            if self.machines[number].spec != self.machines[number].full_spec {
+                self.change_gpus(number, 0);
+            }
         }
         self.healing = Some(Healing {
             since_ms: now,

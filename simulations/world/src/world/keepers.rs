@@ -5,7 +5,7 @@ use berth_types::{CheckpointFile, TaskKey};
 
 use super::{EPOCH_MS, Event, PowerOn, World};
 use crate::chronicle::Actor;
-use crate::machine::{MachineBoot, Now, Spawned, TrueEnd};
+use crate::machine::{Keeper, MachineBoot, Now, Spawned, TrueEnd};
 use crate::workload::STEP_MS;
 
 /// How often a keeper looks at its lease.
@@ -31,7 +31,8 @@ impl World<'_> {
     pub(crate) fn on_keeper_acts(&mut self, at: MachineBoot, order: Effect) {
         // What a dead agent left in the pipe still arrives; a newer agent speaks after that.
         let machine = &self.machines[at.machine];
-        if !machine.power || machine.agent_boot != at.agent_boot {
+        let old_keeper = self.now() < machine.keeper_from_ms;
+        if old_keeper || !machine.power || machine.agent_boot != at.agent_boot {
             return;
         }
         let now = self.clock(at.machine);
@@ -59,7 +60,11 @@ impl World<'_> {
                 };
                 self.tell_agent(at.machine, input);
             }
-            Effect::Signal { key, signal } => self.signal(at.machine, key, signal, false),
+            Effect::Signal {
+                key,
+                signal,
+                by_node,
+            } => self.signal(at.machine, key, signal, by_node),
             Effect::PersistExit { key, exit } => {
                 let machine = &mut self.machines[at.machine];
                 if let Some(exit) = machine.keeper.persist_exit(key, exit) {
@@ -255,6 +260,38 @@ impl World<'_> {
                     checkpoint,
                 },
             );
+        }
+    }
+
+    /// The keeper dies and its tasks with it; a new one finds its records. The agent connects to it anew.
+    pub(crate) fn lose_keeper(&mut self, number: usize) -> bool {
+        if !self.machines[number].power {
+            return false;
+        }
+        self.note(Actor::Machine(number), "loses its keeper", [0; 4]);
+        self.renew_keeper(number);
+        let machine = &self.machines[number];
+        let state = Input::KeeperState {
+            incarnation: machine.keeper.incarnation,
+            tasks: machine.keeper.state(),
+        };
+        // Orders on their way to the old keeper are lost with it.
+        let at = self.agent_of(number);
+        self.agent_later(at, 4, state);
+        true
+    }
+
+    /// Puts a new keeper, with the records of the old one, in the old one's place.
+    pub(crate) fn renew_keeper(&mut self, number: usize) {
+        let now = self.clock(number);
+        let incarnation = self.fates.machine.bits() | 1;
+        let machine = &mut self.machines[number];
+        let before = std::mem::take(&mut machine.keeper);
+        let (keeper, gone) = Keeper::after(before, incarnation, now);
+        machine.keeper = keeper;
+        machine.keeper_from_ms = now.virtual_ms + 4;
+        for key in gone {
+            machine.ends.insert(key, never_ran(-1));
         }
     }
 

@@ -13,7 +13,7 @@ use super::{EPOCH_MS, Event, HostBoot, World};
 use crate::chronicle::Actor;
 use crate::digest::Digest;
 use crate::garbage::Garbage;
-use crate::host::{Host, Realm};
+use crate::host::{Doom, Host, Realm};
 use crate::report::Violation;
 use crate::stream::{Frame, Stream};
 
@@ -39,6 +39,8 @@ impl World<'_> {
             return;
         }
         host.boot += 1;
+        host.doom = None;
+        host.skew_ms = self.fates.master.between(0, self.options.skew_ms);
         let recovered = host.disk.recovered();
         host.log = recovered
             .entries
@@ -88,7 +90,8 @@ impl World<'_> {
         host.calls.clear();
         self.counts.lost_writes += lost as u64;
         host.sessions.clear();
-        let of_host = |(session, stream): (&u64, &Stream)| (stream.host == number).then_some(*session);
+        let of_host =
+            |(session, stream): (&u64, &Stream)| (stream.host == number).then_some(*session);
         let sessions: Vec<u64> = self.streams.open.iter().filter_map(of_host).collect();
         self.note(
             Actor::Master(number),
@@ -162,15 +165,35 @@ impl World<'_> {
     }
 
     /// Executes effects, those of different kinds in an order of chance.
-    fn carry_out(&mut self, number: usize, mut effects: Vec<Effect>) {
+    pub(crate) fn carry_out(&mut self, number: usize, mut effects: Vec<Effect>) {
         if effects.len() > 1 {
             let turn = self.fates.master.bits();
             effects.sort_by_key(|effect| (kind_of(effect) ^ turn) & 0x0f);
         }
+        let doom = self.hosts[number].doom;
+        let mut left = match doom {
+            Some((Doom::MidStep, _)) if effects.len() > 1 => {
+                1 + self.fates.master.index(effects.len() - 1)
+            }
+            _ => usize::MAX,
+        };
         for effect in effects {
+            if left == 0 {
+                let pause_ms = doom.map_or(0, |(_, pause_ms)| pause_ms);
+                self.on_master_dies(self.boot_of(number), pause_ms);
+            }
+            left = left.saturating_sub(1);
             if self.hosts[number].is_up() {
                 self.on_master_effect(number, effect);
             }
+        }
+    }
+
+    pub(crate) fn on_master_dies(&mut self, at: HostBoot, pause_ms: u64) {
+        if self.runs(at) {
+            self.crash_master(at.host);
+            let pause_ms = if self.healing.is_some() { 50 } else { pause_ms };
+            self.calendar.after(pause_ms, Event::MasterStarts(at.host));
         }
     }
 
@@ -178,7 +201,14 @@ impl World<'_> {
         let at = self.boot_of(number);
         match effect {
             Effect::Persist(batch) => {
-                let flush = self.hosts[number].disk.persist(batch, &mut self.fates.disk);
+                let host = &mut self.hosts[number];
+                let flush = host.disk.persist(batch, &mut self.fates.disk);
+                if let (Some(flush), Some((Doom::MidFlush, pause_ms))) = (flush, host.doom) {
+                    let host = at;
+                    let delay = self.fates.disk.between(0, flush);
+                    self.calendar
+                        .after(delay, Event::MasterDies { host, pause_ms });
+                }
                 self.schedule_flush(at, flush);
             }
             Effect::SendPeer { to, message } => self.send_peer(number, to, message),
@@ -214,7 +244,7 @@ impl World<'_> {
             }
             Effect::TakeSnapshot { index, state } => {
                 self.counts.snapshots += 1;
-                let data = Bytes::from(encode_state(&state));
+                let data = encode_state(&state);
                 let delay = self.fates.master.between(1, 40);
                 let host = at;
                 self.calendar

@@ -162,6 +162,7 @@ impl World<'_> {
                 self.on_history_answers(host, token, jobs);
             }
             Event::HistoryFetch(host) => self.on_history_fetch(host),
+            Event::MasterDies { host, pause_ms } => self.on_master_dies(host, pause_ms),
             Event::MasterStarts(host) => self.on_master_starts(host),
             Event::Dial(machine) => self.on_dial(machine),
             Event::Dialed { machine, host, ok } => self.on_dialed(machine, host, ok),

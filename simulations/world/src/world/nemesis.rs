@@ -1,5 +1,7 @@
 //! Faults: what strikes, for how long, and the operator's part in it.
 
+use std::sync::Arc;
+
 use berth_core::replica::{Bootstrap, Input};
 use berth_types::api::{ErrorKind, Response};
 
@@ -7,7 +9,7 @@ use super::setup::master_id;
 use super::{Event, Relief, World};
 use crate::chronicle::Actor;
 use crate::client::Operation;
-use crate::host::{Host, Realm};
+use crate::host::{Doom, Host, Realm};
 use crate::network::Place;
 use crate::options::FaultKind;
 use crate::report::Violation;
@@ -55,6 +57,12 @@ impl World<'_> {
             (FaultKind::LeaderCrash, _) => {
                 let leader = members.into_iter().find(|h| self.hosts[*h].leads.is_some());
                 leader.is_some_and(|host| self.strike_master(host, long))
+            }
+            (FaultKind::MasterUpgrade, Some(host)) => self.upgrade_master(host),
+            (FaultKind::KeeperLoss, _) => self.lose_keeper(machine),
+            (FaultKind::GpuLoss, _) => {
+                let lost = 1 + self.fates.fault.index(2);
+                self.change_gpus(machine, lost) && self.relieve(long, Relief::GpusReturn(machine))
             }
             (FaultKind::DiskError, Some(host)) => {
                 let reason = "injected".to_owned();
@@ -127,11 +135,53 @@ impl World<'_> {
         true
     }
 
+    /// A master dies now, or at the next bad moment.
     fn strike_master(&mut self, host: usize, pause_ms: u64) -> bool {
-        let up = self.hosts[host].is_up();
-        self.crash_master(host);
-        self.calendar.after(pause_ms, Event::MasterStarts(host));
-        up
+        if !self.hosts[host].is_up() {
+            return false;
+        }
+        let doom = match self.fates.fault.between(0, 2) {
+            0 => Some(Doom::MidStep),
+            1 => Some(Doom::MidFlush),
+            _ => None,
+        };
+        match doom {
+            Some(doom) => self.hosts[host].doom = Some((doom, pause_ms)),
+            None => self.on_master_dies(self.boot_of(host), pause_ms),
+        }
+        true
+    }
+
+    /// A planned stop: the leader hands over first.
+    fn upgrade_master(&mut self, number: usize) -> bool {
+        let host = self.boot_of(number);
+        let Some(replica) = self.hosts[number].replica.as_mut() else {
+            return false;
+        };
+        let mut effects = Vec::new();
+        replica.step_aside(&mut effects);
+        self.carry_out(number, effects);
+        let delay = self.fates.fault.between(100, 2_000);
+        let pause_ms = self.fates.fault.between(200, 3_000);
+        self.calendar
+            .after(delay, Event::MasterDies { host, pause_ms });
+        true
+    }
+
+    /// The agent comes back with another number of GPUs.
+    pub(crate) fn change_gpus(&mut self, number: usize, lost: usize) -> bool {
+        let machine = &mut self.machines[number];
+        let mut spec = (*machine.full_spec).clone();
+        let left = spec.gpus.len().saturating_sub(lost);
+        if lost > 0 && (spec.gpus.is_empty() || machine.spec.gpus.len() != spec.gpus.len()) {
+            return false;
+        }
+        spec.gpus.truncate(left);
+        machine.spec = Arc::new(spec);
+        self.crash_agent(number);
+        let pause = self.fates.fault.between(50, 1_500);
+        self.calendar.after(pause, Event::AgentStarts(number));
+        true
     }
 
     fn cut_both(&mut self, one: Place, other: Place) {
@@ -296,6 +346,9 @@ impl World<'_> {
             Relief::MendMachine(machine) => self.network.mend(Place::Machine(machine)),
             Relief::Calm => self.network.storm_per_mille = 0,
             Relief::DiskRecovers(host) => self.hosts[host].disk.crawling = false,
+            Relief::GpusReturn(machine) => {
+                self.change_gpus(machine, 0);
+            }
             Relief::Undrain(machine) => {
                 let name = self.machines[machine].spec.name.clone();
                 if self.drained.remove(&name) {

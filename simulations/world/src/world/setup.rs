@@ -104,6 +104,7 @@ impl<'p> World<'p> {
             disk: Disk::new(Recovered::default(), self.options.disk),
             replica: None,
             boot: 0,
+            doom: None,
             skew_ms: self.fates.master.between(0, self.options.skew_ms),
             policy: (self.policies)(choice),
             bootstrap,
