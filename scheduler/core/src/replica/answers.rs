@@ -42,7 +42,14 @@ pub(super) fn response_to(request: &Request, result: &CommandResult) -> Response
         CommandResult::Rejected(Rejection::AlreadyFinished(job)) => {
             Response::Done(format!("job {job} had ended already"))
         }
-        CommandResult::Rejected(rejection) => Response::Error(rejection.to_api()),
+        CommandResult::Rejected(rejection) => {
+            let mut error = rejection.to_api();
+            // Who named a node should not be told its number.
+            if let (Request::FenceNode { name }, Rejection::NodeNotLost(_)) = (request, rejection) {
+                error.message = format!("node {name} is in contact");
+            }
+            Response::Error(error)
+        }
         CommandResult::Done | CommandResult::Bundles(_) => Response::Done(done_text(request)),
     }
 }
