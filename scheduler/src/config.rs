@@ -348,7 +348,7 @@ fn check_masters(config: &Config, faults: &mut Vec<Fault>) {
 }
 
 /// The address, if it is on this host alone.
-fn loopback(text: &str) -> Result<SocketAddr, (String, String)> {
+pub(crate) fn loopback(text: &str) -> Result<SocketAddr, (String, String)> {
     let example = "give host:port, such as 127.0.0.1:7101".to_owned();
     let mut addresses = text
         .to_socket_addrs()

@@ -1,8 +1,8 @@
 //! The master daemon: the shell around `berth_core`'s replica.
 //!
 //! Owns the event loop that feeds the replica and carries out its effects, the threads for what may block (storage,
-//! policy, snapshots, history), the gRPC services, the streams to other masters, and the configuration file. Must not
-//! know how anything is decided: that is `berth_core`'s.
+//! policy, snapshots, history), the gRPC services, the streams to other masters, the configuration file, and making a
+//! master's files from a backup. Must not know how anything is decided: that is `berth_core`'s.
 //!
 //! ```text
 //! gRPC services, peers, agents --Inbox--> event loop (replica) --+--> storage thread --Persisted--> Inbox
@@ -21,6 +21,7 @@ mod inbox;
 mod master;
 mod peers;
 mod planning;
+pub mod restore;
 mod service;
 mod sessions;
 mod shared;

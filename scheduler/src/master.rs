@@ -258,6 +258,7 @@ fn start_threads(
         events: broadcast::channel(EVENT_BATCHES).0,
         cluster_id: Arc::new(AtomicU64::new(0)),
         call_timeout: config.timeouts.call,
+        data_dir: Arc::from(config.data_dir.as_path()),
     };
     let (history, history_thread) = history::start(history_store, inbox.clone())?;
     let (storage, storage_thread) = storage::start(store, inbox.clone())?;
@@ -275,8 +276,6 @@ fn start_threads(
         inbox.clone(),
         runtime,
     );
-    // One that joins has no state yet to learn addresses from, and must answer the leader to get it.
-    peers.set(&config.masters);
     if config.join {
         // Until the log has told it where the masters listen, it answers those that the file names.
         peers.set(&config.masters);

@@ -1,6 +1,7 @@
 //! The gRPC services: decode, ask the replica, encode.
 
 mod agents;
+mod backup;
 mod cluster;
 mod jobs;
 mod logs;

@@ -38,6 +38,8 @@ pub(crate) struct Shared {
     /// The cluster's id as far as it is known here; 0 before.
     pub(crate) cluster_id: Arc<AtomicU64>,
     pub(crate) call_timeout: Duration,
+    /// Where files that are only needed for a while may be put.
+    pub(crate) data_dir: Arc<std::path::Path>,
 }
 
 impl Shared {

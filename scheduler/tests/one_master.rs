@@ -5,8 +5,10 @@ mod support;
 use std::time::Duration;
 
 use berth_proto::v1;
+use berth_raft_store::Backend;
+use berth_scheduler::restore::{Restore, RestoreError, restore};
 use berth_types::api::{ErrorKind, JobView};
-use berth_types::{JobSpec, JobState, Outcome};
+use berth_types::{JobSpec, JobState, MasterId, Outcome};
 use support::agent::{FakeAgent, node};
 use support::{DEADLINE, Running, configs, error, free_ports, key, spec, submission};
 use tonic::transport::Channel;
@@ -387,12 +389,24 @@ async fn malformed_calls_are_refused_and_change_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_backup_arrives_in_chunks() {
+async fn a_backup_becomes_a_new_cluster() {
     within(async {
-        let (_dir, master) = one_master().await;
+        let (dir, master) = one_master().await;
         let mut jobs = master.jobs();
-        for n in 0..100 {
-            jobs.submit(submission(n, &spec("job", 1000)))
+        let agent = FakeAgent::connect(master.channel(), &node("n1", 2))
+            .await
+            .expect("registered");
+        let agent = tokio::spawn(agent.obey());
+        let done = jobs
+            .submit(submission(1, &spec("done", 1000)))
+            .await
+            .expect("accepted")
+            .into_inner()
+            .job;
+        finished(&mut jobs, done).await;
+        agent.abort();
+        for n in 10..110 {
+            jobs.submit(submission(n, &spec("waits", 2000)))
                 .await
                 .expect("accepted");
         }
@@ -409,10 +423,73 @@ async fn a_backup_arrives_in_chunks() {
             data.extend_from_slice(&chunk.data);
         }
         assert_eq!(data.len() as u64, total);
-        let state = berth_core::codec::decode_state(&data).expect("a state");
-        assert_eq!(state.jobs.len(), 100);
         drop((jobs, chunks));
+        master.stop().await;
+
+        let port = free_ports(1)[0];
+        let backup = dir.path().join("backup");
+        std::fs::write(&backup, &data).expect("written");
+        let mut config = configs(dir.path(), &[port]).remove(0);
+        config.id = MasterId(7);
+        config.data_dir = dir.path().join("restored");
+        config.masters[0].0 = MasterId(7);
+        let plan = Restore {
+            backup,
+            data_dir: config.data_dir.clone(),
+            id: MasterId(7),
+            masters: config.masters.clone(),
+            backend: Backend::Sled,
+        };
+        let restored = restore(&plan).expect("restored");
+        assert_eq!((restored.jobs, restored.finished), (100, 1));
+        assert!(matches!(restore(&plan), Err(RestoreError::NotEmpty { .. })));
+
+        let master = Running::start(&config).await;
+        let mut jobs = master.jobs();
+        assert_eq!(job(&mut jobs, done).await.state, JobState::Completed);
+        let status = master
+            .cluster()
+            .status(v1::StatusRequest {})
+            .await
+            .expect("a status")
+            .into_inner();
+        assert_eq!(
+            (
+                status.masters.len(),
+                status.masters[0].id,
+                status.alarm.as_str()
+            ),
+            (1, 7, "")
+        );
+        jobs.submit(submission(200, &spec("new", 1000)))
+            .await
+            .expect("accepted");
+        drop(jobs);
         master.stop().await;
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_backup_makes_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let backup = dir.path().join("backup");
+    std::fs::write(&backup, b"brthbkp1 but no more").expect("written");
+    let plan = Restore {
+        backup,
+        data_dir: dir.path().join("m1"),
+        id: MasterId(1),
+        masters: configs(dir.path(), &free_ports(1)).remove(0).masters,
+        backend: Backend::Redb,
+    };
+    assert!(matches!(restore(&plan), Err(RestoreError::Store(_))));
+    assert!(!plan.data_dir.exists() && !dir.path().join("m1.restoring").exists());
+    let not_listed = Restore {
+        id: MasterId(2),
+        ..plan
+    };
+    assert!(matches!(
+        restore(&not_listed),
+        Err(RestoreError::Masters(_))
+    ));
 }

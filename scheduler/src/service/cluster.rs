@@ -2,11 +2,10 @@
 
 use berth_proto::v1::cluster_client::ClusterClient;
 use berth_proto::{CHUNK_BYTES, to_status, v1};
-use berth_types::api::{ApiError, ErrorKind, Request as Call, Response as Answer};
-use bytes::Bytes;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Answers, no_leader, passed_on};
+use super::{Answers, backup, no_leader, passed_on};
 use crate::shared::Shared;
 
 pub(super) struct Cluster(pub(super) Shared);
@@ -54,18 +53,8 @@ impl v1::cluster_server::Cluster for Cluster {
             let stream = client.snapshot(passed_on(v1::SnapshotRequest {})).await?;
             return Ok(Response::new(Box::pin(stream.into_inner())));
         }
-        match self.0.call(Call::Snapshot).await {
-            Ok(Answer::Snapshot { index, data }) => Ok(Response::new(Box::pin(
-                tokio_stream::iter(chunks(index, data.into())),
-            ))),
-            Ok(Answer::Error(error)) | Err(error) => Err(to_status(&error)),
-            Ok(_) => Err(to_status(&ApiError::new(
-                ErrorKind::Internal,
-                "UNEXPECTED_ANSWER",
-                "the answer does not belong to the call",
-                "look into the master's log",
-            ))),
-        }
+        let chunks = backup::backup(&self.0).await.map_err(|e| to_status(&e))?;
+        Ok(Response::new(Box::pin(ReceiverStream::new(chunks))))
     }
 
     async fn events(
@@ -74,23 +63,4 @@ impl v1::cluster_server::Cluster for Cluster {
     ) -> Result<Response<v1::EventsResponse>, Status> {
         self.0.serve(request.into_inner()).await
     }
-}
-
-fn chunks(
-    index: u64,
-    mut data: Bytes,
-) -> impl Iterator<Item = Result<v1::SnapshotChunk, Status>> + Send {
-    let total_bytes = data.len() as u64;
-    let mut first = true;
-    std::iter::from_fn(move || {
-        let n = data.len().min(CHUNK_BYTES);
-        let due = std::mem::take(&mut first) || n > 0;
-        due.then(|| {
-            Ok(v1::SnapshotChunk {
-                index,
-                total_bytes,
-                data: data.split_to(n),
-            })
-        })
-    })
 }
