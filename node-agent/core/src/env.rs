@@ -143,3 +143,26 @@ fn group_text(prefix: &str, runs: &[Run]) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn node_lists_are_written_as_slurm_does() {
+        for (names, expected) in [
+            (&[][..], ""),
+            (&["login"], "login"),
+            (&["gpu7"], "gpu7"),
+            (&["gpu01", "gpu02", "gpu03", "gpu07"], "gpu[01-03,07]"),
+            (&["a1", "a2", "b1", "b2"], "a[1-2],b[1-2]"),
+            (&["n9", "n10"], "n[9,10]"),
+            (&["n2", "n1"], "n[2,1]"),
+            (&["x", "n1", "n2", "x"], "x,n[1-2],x"),
+            (&["n99999999999999999999999"], "n99999999999999999999999"),
+        ] {
+            let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+            assert_eq!(node_list(&names), expected);
+        }
+    }
+}

@@ -3,6 +3,9 @@
 //! Layout: the magic `BRTHKPR1`, then records of `length: u32 LE, crc32: u32 LE, body: postcard(Record)`. A torn tail
 //! is cut off on reading: it was never announced. The file is rewritten with only what still counts at each start, and
 //! when it has grown.
+//!
+//! Behind the records lie zeros, written ahead in large pieces: a flush then only has to write data in place, and no
+//! file system journal has to record a new length for every task that ends.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -19,6 +22,8 @@ use crate::keeper::protocol::ExitRecord;
 const MAGIC: &[u8; 8] = b"BRTHKPR1";
 /// Rewritten when it is larger than this and mostly garbage.
 const COMPACT_BYTES: u64 = 1 << 20;
+/// How much room is written ahead.
+const RESERVE_BYTES: u64 = 256 << 10;
 /// Largest record; longer lengths are damage.
 const MAX_RECORD_BYTES: usize = 1 << 20;
 
@@ -89,7 +94,10 @@ pub enum RecordsError {
 pub struct Records {
     path: PathBuf,
     file: File,
+    /// Where the records end.
     length: u64,
+    /// Where the zeros behind them end.
+    reserved: u64,
     live: u64,
     buffer: Vec<u8>,
 }
@@ -121,6 +129,7 @@ impl Records {
             path: path.to_path_buf(),
             file,
             length: 0,
+            reserved: 0,
             live: 0,
             buffer: Vec::new(),
         };
@@ -145,11 +154,31 @@ impl Records {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        self.file
-            .write_all_at(&self.buffer, self.length)
-            .map_err(|source| io_error(&self.path, "write", source))?;
-        self.length += self.buffer.len() as u64;
+        let end = self.length + self.buffer.len() as u64;
+        let io = |what| move |source| (what, source);
+        let written = self
+            .reserve(end)
+            .map_err(io("reserve room"))
+            .and_then(|()| {
+                let writing = self.file.write_all_at(&self.buffer, self.length);
+                writing.map_err(io("write"))
+            });
+        written.map_err(|(what, source)| io_error(&self.path, what, source))?;
+        self.length = end;
         self.buffer.clear();
+        Ok(())
+    }
+
+    /// Writes zeros ahead if the records would reach beyond them.
+    fn reserve(&mut self, end: u64) -> std::io::Result<()> {
+        if end <= self.reserved {
+            return Ok(());
+        }
+        let from = self.reserved.max(self.length);
+        let zeros = vec![0; usize::try_from(end - from + RESERVE_BYTES).unwrap_or(0)];
+        self.file.write_all_at(&zeros, from)?;
+        self.file.sync_data()?;
+        self.reserved = from + zeros.len() as u64;
         Ok(())
     }
 
@@ -192,6 +221,7 @@ impl Records {
         }
         self.file = replace_file(&self.path, &bytes)?;
         self.length = bytes.len() as u64;
+        self.reserved = self.length;
         self.live = self.length;
         self.buffer.clear();
         Ok(())
@@ -261,7 +291,7 @@ fn next(bytes: &[u8]) -> Option<(Record, &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     let (crc, rest) = rest.split_first_chunk::<4>()?;
     let length = u32::from_le_bytes(*length) as usize;
-    if length > MAX_RECORD_BYTES || length > rest.len() {
+    if length == 0 || length > MAX_RECORD_BYTES || length > rest.len() {
         return None;
     }
     let (body, rest) = rest.split_at(length);
@@ -290,7 +320,7 @@ mod tests {
             code,
             at_ms: 5,
             reason: "why".into(),
-            node_fault: false,
+            node_fault: true,
         }
     }
 
@@ -322,6 +352,14 @@ mod tests {
         records
     }
 
+    /// The file without the zeros behind its records, none of which ends in one.
+    fn content(path: &Path) -> Vec<u8> {
+        let mut bytes = std::fs::read(path).unwrap();
+        assert!(bytes.len() as u64 >= RESERVE_BYTES);
+        while bytes.pop_if(|byte| *byte == 0).is_some() {}
+        bytes
+    }
+
     #[test]
     fn what_is_not_forgotten_comes_back() {
         let dir = tempfile::tempdir().unwrap();
@@ -342,7 +380,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("records");
         drop(sample(&path));
-        let whole = std::fs::read(&path).unwrap();
+        let whole = content(&path);
         let mut shorter = 0;
         for cut in MAGIC.len()..whole.len() {
             std::fs::write(&path, &whole[..cut]).unwrap();
@@ -370,7 +408,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("records");
         drop(sample(&path));
-        let mut bytes = std::fs::read(&path).unwrap();
+        let mut bytes = content(&path);
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
         std::fs::write(&path, &bytes).unwrap();

@@ -133,7 +133,7 @@ impl Keeper {
                     exit: exit.clone(),
                 },
             };
-            self.announcements.push(again);
+            self.announce_soon(again);
             return;
         }
         if self.stopping.is_some() {
@@ -163,7 +163,7 @@ impl Keeper {
         match watched {
             Ok((token, pidfd)) => {
                 self.note(&Record::Running { key, pid, boot_ms });
-                self.announcements.push(Reply::Spawned {
+                self.announce_soon(Reply::Spawned {
                     key,
                     pid,
                     at_ms: since_ms,
@@ -257,7 +257,7 @@ impl Keeper {
             None => self.end(key, Vec::new(), exit),
             Some(HeldPhase::Ended(exit)) => {
                 let exit = exit.clone();
-                self.announcements.push(Reply::Exited { key, exit });
+                self.announce_soon(Reply::Exited { key, exit });
             }
             // It has a process after all; its own end will be announced.
             Some(HeldPhase::Running(_)) => {}

@@ -24,6 +24,9 @@ use crate::layout::Layout;
 const BATCH: usize = 256;
 /// Pause before a failed write of the records is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// How long the start of a task may stay unannounced: tasks that end within it are told, recorded and reported as one,
+/// which saves each party a wake-up.
+const HOLD: Duration = Duration::from_millis(3);
 /// Open files that a keeper wants: one pidfd per task and some.
 const MOST_FILES: u64 = 65_536;
 
@@ -110,6 +113,8 @@ pub struct Keeper {
     pub(crate) announcements: Vec<Reply>,
     /// The announcements hold an end: the records must be flushed first.
     pub(crate) must_sync: bool,
+    /// When they are made at the latest.
+    pub(crate) announce_at: Option<Instant>,
     records_failed: bool,
     /// When `fence` tasks are killed.
     pub(crate) lease_over: Option<Instant>,
@@ -198,6 +203,7 @@ impl Keeper {
             clock,
             announcements: Vec::new(),
             must_sync: false,
+            announce_at: None,
             records_failed: false,
             lease_over: None,
             stopping: None,
@@ -308,8 +314,20 @@ impl Keeper {
         }
     }
 
+    /// A start is to be announced, soon.
+    pub(crate) fn announce_soon(&mut self, reply: Reply) {
+        self.announcements.push(reply);
+        self.announce_at
+            .get_or_insert_with(|| Instant::now() + HOLD);
+    }
+
     /// Writes the records, then tells. A failure is retried; until then nothing is announced.
     fn record_and_announce(&mut self) {
+        let due = self.announce_at.is_some_and(|at| Instant::now() >= at);
+        if !due && !self.must_sync && !self.records_failed {
+            self.flush_clients();
+            return;
+        }
         let written = if self.records_failed || self.records.wants_rewrite() {
             // After a failed flush the system may have dropped what was written: only a fresh file is sure.
             self.records.rewrite(&snapshot(&self.tasks))
@@ -328,6 +346,7 @@ impl Keeper {
             return;
         }
         self.must_sync = false;
+        self.announce_at = None;
         for reply in std::mem::take(&mut self.announcements) {
             self.tell(&reply);
         }
@@ -381,8 +400,12 @@ impl Keeper {
         let lease = self
             .lease_over
             .filter(|_| self.running_fenced().next().is_some());
-        let next = [lease, self.stopping, retry].into_iter().flatten().min()?;
-        let left = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+        let next = [lease, self.stopping, retry, self.announce_at]
+            .into_iter()
+            .flatten()
+            .min()?;
+        // Just past the moment, lest the loop spins in front of it.
+        let left = next.saturating_duration_since(Instant::now()) + Duration::from_micros(50);
         Some(Timespec {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: left.subsec_nanos().into(),

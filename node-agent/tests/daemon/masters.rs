@@ -36,11 +36,11 @@ async fn an_end_without_a_leader_reaches_the_next_one() {
     first.launch([shell(task, &script)]).await;
     first.running(task).await;
     first.crash();
-    std::fs::write(gate, "").unwrap();
     let records = node.layout().keeper_records();
-    let before = std::fs::metadata(&records).unwrap().len();
+    let before = std::fs::read(&records).unwrap();
+    std::fs::write(gate, "").unwrap();
     until("the end is recorded", || {
-        std::fs::metadata(&records).unwrap().len() > before
+        std::fs::read(&records).unwrap() != before
     })
     .await;
     second.lead();
