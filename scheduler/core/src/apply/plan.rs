@@ -60,10 +60,10 @@ fn check_bundle(state: &State, bundle: &Bundle) -> Result<(), PlanFault> {
         }
         let job = check_turn(state, start, evicted.contains(&start.job))?;
         check_shape(job, &start.placements)?;
-        check_reservation(state, job, start, reserves, &mut room)?;
+        let kept = is_kept(state, job, start, reserves)?;
         for placement in &start.placements {
             room.check_node(job, placement)?;
-            room.take(job, placement)?;
+            room.take(job, placement, kept)?;
         }
         if !reserves {
             room.take_port(start)?;
@@ -136,16 +136,10 @@ fn check_shape(job: &Job, placements: &[TaskPlacement]) -> Result<(), PlanFault>
     Ok(())
 }
 
-/// A job for which something is kept starts exactly there, once it is vacated.
-fn check_reservation(
-    state: &State,
-    job: &Job,
-    start: &Start,
-    reserves: bool,
-    room: &mut Room<'_>,
-) -> Result<(), PlanFault> {
+/// True if this place is kept for the job. It starts exactly there, once it is vacated.
+fn is_kept(state: &State, job: &Job, start: &Start, reserves: bool) -> Result<bool, PlanFault> {
     let Some(reservation) = state.reservations.get(&job.id) else {
-        return Ok(());
+        return Ok(false);
     };
     if reserves {
         return Err(PlanFault::AlreadyReserved(job.id));
@@ -159,8 +153,5 @@ fn check_reservation(
             by: *evicted,
         });
     }
-    for placement in &reservation.placements {
-        room.free(Claim::of(job, placement));
-    }
-    Ok(())
+    Ok(true)
 }

@@ -36,6 +36,8 @@ impl State {
             node.gpus.resize(node.spec.gpus.len(), GpuUse::default());
             node.used_millicpu = 0;
             node.used_mem_bytes = 0;
+            node.reserved_millicpu = 0;
+            node.reserved_mem_bytes = 0;
             node.jobs.clear();
             node.ports.clear();
             let spec = Arc::clone(&node.spec);

@@ -44,6 +44,12 @@ pub struct Node {
     /// Memory in use (reservations included). Derived.
     #[serde(skip)]
     pub used_mem_bytes: u64,
+    /// What of `used_millicpu` only reservations keep. Derived.
+    #[serde(skip)]
+    pub reserved_millicpu: u32,
+    /// What of `used_mem_bytes` only reservations keep. Derived.
+    #[serde(skip)]
+    pub reserved_mem_bytes: u64,
     /// Tasks that hold resources here, per job. Derived.
     #[serde(skip)]
     pub jobs: BTreeMap<JobId, u32>,
@@ -68,6 +74,8 @@ impl Node {
             gpus,
             used_millicpu: 0,
             used_mem_bytes: 0,
+            reserved_millicpu: 0,
+            reserved_mem_bytes: 0,
             jobs: BTreeMap::new(),
             ports: BTreeMap::new(),
         }

@@ -71,6 +71,8 @@ impl Node {
     /// A reservation keeps these resources.
     pub(crate) fn reserve(&mut self, claim: Claim<'_>) {
         self.take_host(claim);
+        self.reserved_millicpu = self.reserved_millicpu.saturating_add(claim.millicpu);
+        self.reserved_mem_bytes = self.reserved_mem_bytes.saturating_add(claim.mem_bytes);
         for share in claim.gpus {
             let gpu = self.gpu_mut(share.gpu);
             gpu.reserved = gpu.reserved.saturating_add(share.milligpu);
@@ -80,6 +82,8 @@ impl Node {
     /// A reservation lets these resources go.
     pub(crate) fn unreserve(&mut self, claim: Claim<'_>) {
         self.free_host(claim);
+        self.reserved_millicpu = self.reserved_millicpu.saturating_sub(claim.millicpu);
+        self.reserved_mem_bytes = self.reserved_mem_bytes.saturating_sub(claim.mem_bytes);
         for share in claim.gpus {
             let gpu = self.gpu_mut(share.gpu);
             gpu.reserved = gpu.reserved.saturating_sub(share.milligpu);

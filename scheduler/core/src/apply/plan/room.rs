@@ -80,27 +80,40 @@ impl<'a> Room<'a> {
         Ok(())
     }
 
-    /// Takes what the task needs, if it is there.
-    pub(super) fn take(&mut self, job: &Job, placement: &TaskPlacement) -> Result<(), PlanFault> {
+    /// Takes what the task needs, if it is there: if neither tasks nor reservations have it, or, for a job whose place is
+    /// kept, if no task has it. Its reservation was in line with all others when it was made, and what they keep may at
+    /// present be held by tasks that have yet to leave, so counting both would count places twice.
+    pub(super) fn take(
+        &mut self,
+        job: &Job,
+        placement: &TaskPlacement,
+        kept: bool,
+    ) -> Result<(), PlanFault> {
         let node = Arc::clone(self.node(placement.node)?);
         let claim = Claim::of(job, placement);
         let changes = self.nodes.entry(node.id).or_default();
         for share in claim.gpus {
             let gpu = share.gpu;
             let known = node.gpus.get(usize::from(gpu)).copied().unwrap_or_default();
-            let used = u64::from(known.milligpu) + u64::from(known.reserved);
+            let reserved = if kept { 0 } else { u64::from(known.reserved) };
+            let used = u64::from(known.milligpu) + reserved;
             let change = changes.gpus.entry(gpu).or_default();
             if !change.take(u64::from(share.milligpu), used, u64::from(MILLI)) {
                 let node = node.id;
                 return Err(PlanFault::GpuBusy { node, gpu });
             }
         }
-        let used = u64::from(node.used_millicpu);
+        let (reserved_millicpu, reserved_mem_bytes) = match kept {
+            true => (node.reserved_millicpu, node.reserved_mem_bytes),
+            false => (0, 0),
+        };
+        let used = u64::from(node.used_millicpu.saturating_sub(reserved_millicpu));
         let offered = u64::from(node.spec.millicpu);
         if !(changes.millicpu).take(u64::from(claim.millicpu), used, offered) {
             return Err(PlanFault::CpuShort(node.id));
         }
-        let (used, offered) = (node.used_mem_bytes, node.spec.mem_bytes);
+        let used = node.used_mem_bytes.saturating_sub(reserved_mem_bytes);
+        let offered = node.spec.mem_bytes;
         if !changes.mem_bytes.take(claim.mem_bytes, used, offered) {
             return Err(PlanFault::MemShort(node.id));
         }
