@@ -129,9 +129,12 @@ fn node() -> NodeSpec {
     }
 }
 
+/// A change that breaks one field of a node, and the field's name.
+type NodeCase = (&'static str, fn(&mut NodeSpec));
+
 #[test]
 fn a_node_that_cannot_be_is_refused() {
-    let cases: &[(&str, fn(&mut NodeSpec))] = &[
+    let cases: &[NodeCase] = &[
         ("name", |s| s.name.clear()),
         ("address", |s| s.address.clear()),
         ("gpus", |s| {

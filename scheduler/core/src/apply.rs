@@ -19,7 +19,7 @@
 //!
 //! Beside this, an attempt with tasks on a lost node may be waiting for that node (shown as `Fencing`); see `fencing`.
 //!
-//! One file per family of commands; all of them are methods of [`Transition`]. What decides how an attempt's end
+//! One file per family of commands; all of them are methods of `Transition`. What decides how an attempt's end
 //! continues is in one place, `settle`.
 //!
 //! The rules here, those of [`JobSpec::faults`](berth_types::JobSpec::faults) included, are part of the log's

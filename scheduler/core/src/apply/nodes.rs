@@ -1,7 +1,7 @@
 //! Nodes come, change, are lost and return.
 //!
 //! What a lost node held of a `restart` job counts as gone at once: nothing is placed on a lost node, and the leader lets
-//! it register again only when nothing stale runs there. Jobs with another rule wait, see [`fencing`](super::fencing).
+//! it register again only when nothing stale runs there. Jobs with another rule wait, see `fencing`.
 
 use std::sync::Arc;
 

@@ -9,7 +9,7 @@
 //! | a node was lost | is queued again at once, not charged, both together at most [`MAX_NODE_FAULTS`] times |
 //! | evicted | is queued again at once, not charged |
 //!
-//! An attempt with tasks on a lost node is over only when the job's rule says so, see [`fencing`](super::fencing).
+//! An attempt with tasks on a lost node is over only when the job's rule says so, see `fencing`.
 
 use std::sync::Arc;
 
