@@ -30,7 +30,7 @@ pub struct AgentConfig {
     pub inventory_ms: u64,
     /// The lease until a leader names one.
     pub lease_ms: u64,
-    /// Most tasks and records held; further launches are refused.
+    /// Most tasks and records held; further launches are refused. All of them fit one registration (1 MiB).
     pub max_tasks: usize,
 }
 
@@ -41,7 +41,7 @@ impl Default for AgentConfig {
             progress_ms: 500,
             inventory_ms: 300_000,
             lease_ms: 8_000,
-            max_tasks: 65_536,
+            max_tasks: 4_096,
         }
     }
 }

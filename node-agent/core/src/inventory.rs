@@ -1,10 +1,13 @@
 //! What the leader hears: full inventories and progress.
 
-use berth_types::{TaskEvent, TaskExit, TaskKey};
+use berth_types::{TaskEvent, TaskExit, TaskInventory, TaskKey};
 
 use crate::core::AgentCore;
 use crate::facts::damaged_events;
 use crate::task::{Progress, Task};
+
+/// Longest reason in an inventory.
+const INVENTORY_REASON_BYTES: usize = 180;
 
 impl AgentCore {
     /// The state of every task, and everything else that a leader must know and has not acknowledged.
@@ -16,7 +19,7 @@ impl AgentCore {
         for (key, task) in &mut self.tasks {
             events.extend(damaged_events(*key, task));
             events.extend(task.progress.as_mut().map(|p| progress_event(*key, p)));
-            events.push(TaskEvent::State(*key, task.inventory()));
+            events.push(TaskEvent::State(*key, shortened(task.inventory())));
         }
         events
     }
@@ -34,6 +37,20 @@ impl AgentCore {
             }
         }
     }
+}
+
+/// An inventory of very many records must still fit a message; the whole reason was told when it happened.
+fn shortened(state: TaskInventory) -> TaskInventory {
+    let TaskInventory::Ended(mut exit) = state else {
+        return state;
+    };
+    if exit.reason.len() > INVENTORY_REASON_BYTES {
+        let end = (0..=INVENTORY_REASON_BYTES)
+            .rev()
+            .find(|at| exit.reason.is_char_boundary(*at));
+        exit.reason.truncate(end.unwrap_or(0));
+    }
+    TaskInventory::Ended(exit)
 }
 
 fn progress_event(key: TaskKey, progress: &mut Progress) -> TaskEvent {

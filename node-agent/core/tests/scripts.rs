@@ -344,6 +344,27 @@ fn saved(shard: u32, shards: u32) -> ReportedCheckpoint {
     }
 }
 
+fn report_shard(bench: &mut Bench, rank: u32) -> Vec<Effect> {
+    let checkpoint = saved(rank, 2);
+    bench.step(Input::CheckpointReported {
+        key: key(1, 1, rank),
+        checkpoint,
+    })
+}
+
+fn acks(effects: &[Effect]) -> usize {
+    let accepted = |e: &&Effect| {
+        matches!(
+            e,
+            Effect::TellTask {
+                message: TaskMessage::Ack { accepted: true, .. },
+                ..
+            }
+        )
+    };
+    effects.iter().filter(accepted).count()
+}
+
 fn record() -> CheckpointRecord {
     CheckpointRecord {
         epoch: Epoch(1),
@@ -360,15 +381,8 @@ fn a_checkpoint_counts_when_all_shards_verify_and_the_log_has_it() {
     let mut bench = Bench::connected();
     bench.run(key(1, 1, 0));
     bench.run(key(1, 1, 1));
-    let report = |bench: &mut Bench, rank: u32| {
-        let checkpoint = saved(rank, 2);
-        bench.step(Input::CheckpointReported {
-            key: key(1, 1, rank),
-            checkpoint,
-        })
-    };
-    assert_eq!(report(&mut bench, 1), []);
-    let effects = report(&mut bench, 0);
+    assert_eq!(report_shard(&mut bench, 1), []);
+    let effects = report_shard(&mut bench, 0);
     let [
         Effect::VerifyCheckpoint {
             files, save_ms: 6, ..
@@ -405,16 +419,7 @@ fn a_checkpoint_counts_when_all_shards_verify_and_the_log_has_it() {
             .any(|e| matches!(e, TaskEvent::CheckpointVerified { .. }))
     );
     let effects = bench.again(|d| d.checkpoints_recorded.push((JobId(1), Epoch(1), 10)));
-    let acks = |e: &&Effect| {
-        matches!(
-            e,
-            Effect::TellTask {
-                message: TaskMessage::Ack { accepted: true, .. },
-                ..
-            }
-        )
-    };
-    assert_eq!(effects.iter().filter(acks).count(), 2);
+    assert_eq!(acks(&effects), 2);
     assert!(matches!(
         effects.last(),
         Some(Effect::PruneCheckpoints {
@@ -423,11 +428,7 @@ fn a_checkpoint_counts_when_all_shards_verify_and_the_log_has_it() {
             ..
         })
     ));
-    assert_eq!(
-        report(&mut bench, 0).iter().filter(acks).count(),
-        1,
-        "said again"
-    );
+    assert_eq!(acks(&report_shard(&mut bench, 0)), 1, "said again");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use berth_agent_core::{Effect, Input, Prepared, TaskMemo};
+use berth_agent_core::{Effect, Fence, Input, Prepared, TaskMemo};
 use berth_types::{LaunchTask, TaskExit};
 
 use crate::daemon::agent::Agent;
@@ -21,11 +21,7 @@ pub(super) fn carry_out(agent: &mut Agent, effect: Effect) {
             inventory,
         } => agent.register(incarnation, fence, &inventory),
         Effect::Report { session, report } => agent.report(session, report),
-        Effect::SaveFence(fence) => {
-            if let Err(error) = agent.fence_file.save(fence) {
-                tracing::error!(%error, "the fence cannot be saved");
-            }
-        }
+        Effect::SaveFence(fence) => save_fence(agent, fence),
         Effect::Prepare { launch } => prepare_task(agent, launch),
         Effect::Spawn {
             launch,
@@ -72,9 +68,10 @@ pub(super) fn carry_out(agent: &mut Agent, effect: Effect) {
             checkpoint_dir,
             keep,
         } => {
-            tokio::task::spawn_blocking(move || {
+            let prune = move || {
                 checkpoints::prune(Path::new(&checkpoint_dir), job, epoch, step, keep as usize)
-            });
+            };
+            tokio::task::spawn_blocking(prune);
         }
         Effect::TellTask { key, message } => agent.tell_task(key, &message),
         Effect::Disconnect { session: _ } => agent.drop_session(),
@@ -82,6 +79,12 @@ pub(super) fn carry_out(agent: &mut Agent, effect: Effect) {
             session: _,
             refusal,
         } => tracing::warn!(%refusal, "a directive is refused"),
+    }
+}
+
+fn save_fence(agent: &mut Agent, fence: Fence) {
+    if let Err(error) = agent.fence_file.save(fence) {
+        tracing::error!(%error, "the fence cannot be saved");
     }
 }
 

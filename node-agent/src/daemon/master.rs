@@ -27,6 +27,9 @@ pub(super) struct Dialler {
     next: usize,
     hint: Option<String>,
     hints: u32,
+    /// Led nowhere just now: somebody else is tried first. A leader that froze still takes connections, and waiting for
+    /// it twice would take longer than a node may be out of contact.
+    avoid: Option<String>,
     silence: Duration,
     session: u64,
     dice: u64,
@@ -50,6 +53,7 @@ impl Dialler {
             next,
             hint: None,
             hints: 0,
+            avoid: None,
             silence,
             session: 0,
             dice: seed | 1,
@@ -67,6 +71,7 @@ impl Dialler {
                 }
                 End::Redirected(_) | End::Failed | End::Lost => {
                     self.hints = 0;
+                    self.avoid = Some(address);
                     let pause = self.pause();
                     sleep(pause).await;
                 }
@@ -78,6 +83,15 @@ impl Dialler {
         if let Some(hint) = self.hint.take() {
             return hint;
         }
+        let avoid = self.avoid.take();
+        let mut address = self.in_turn();
+        if avoid.as_ref() == Some(&address) {
+            address = self.in_turn();
+        }
+        address
+    }
+
+    fn in_turn(&mut self) -> String {
         let address = self.masters.get(self.next).cloned().unwrap_or_default();
         self.next = (self.next + 1) % self.masters.len().max(1);
         address
@@ -138,7 +152,10 @@ async fn listen(
     silence: Duration,
     out: &Happenings,
 ) -> End {
-    let mut stream = match timeout(silence, stream).await {
+    // One that has never spoken gets less time than one that leads: with it two frozen masters fit into the time that a
+    // node may be out of contact.
+    let first_word = silence / 2;
+    let mut stream = match timeout(first_word, stream).await {
         Ok(Ok(response)) => response.into_inner(),
         Ok(Err(status)) => {
             tracing::debug!(%status, "a master refused the stream");
@@ -184,6 +201,12 @@ mod tests {
         dialler.hint = Some("c:3".into());
         let tried: Vec<_> = (0..3).map(|_| dialler.choose()).collect();
         assert_eq!(tried, ["c:3", "a:1", "b:2"]);
+        dialler.avoid = Some("a:1".into());
+        let tried: Vec<_> = (0..2).map(|_| dialler.choose()).collect();
+        assert_eq!(tried, ["b:2", "a:1"], "the silent one comes last, but it comes");
+        let mut alone = Dialler::new(vec!["a:1".to_owned()], Duration::from_secs(1), 0);
+        alone.avoid = Some("a:1".into());
+        assert_eq!(alone.choose(), "a:1");
         for _ in 0..100 {
             let pause = dialler.pause();
             assert!(pause >= Duration::from_millis(50) && pause < Duration::from_millis(200));

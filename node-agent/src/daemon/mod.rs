@@ -1,7 +1,7 @@
 //! The agent daemon: feeds facts into the core and carries out its effects. One thread; what may block goes to
 //! tokio's blocking pool and comes back as a fact.
 //!
-//! Start reading at [`event_loop`], then [`effects`].
+//! Start reading at [`run`] in `event_loop.rs`, then `effects.rs`.
 
 mod agent;
 mod checkpoints;

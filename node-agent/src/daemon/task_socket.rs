@@ -205,8 +205,7 @@ async fn converse(
                     epoch,
                     rank,
                 };
-                let found = out.ask_task(claim, outbox.clone()).await?;
-                key = Some(found);
+                key = Some(out.ask_task(claim, outbox.clone()).await?);
                 let welcome = line(&ToTask::Welcome { version: VERSION });
                 outbox
                     .try_send(welcome)
@@ -214,52 +213,53 @@ async fn converse(
             }
             (FromTask::Unknown, _) => {}
             (_, None) => return Err("say hello first".into()),
-            (
-                FromTask::Progress {
-                    step,
-                    samples,
-                    loss,
-                    step_ms,
-                },
-                Some(key),
-            ) => {
-                out.send(Happening::Fact(Input::Progress {
-                    key,
-                    step,
-                    samples: samples.unwrap_or(0),
-                    loss_micros: loss.filter(|l| l.is_finite()).map(|l| (l * 1e6) as i64),
-                    step_us: step_ms
-                        .filter(|ms| ms.is_finite())
-                        .map(|ms| (ms * 1e3) as u64),
-                }));
-            }
-            (
-                FromTask::Checkpoint {
-                    step,
-                    path,
-                    files,
-                    seconds,
-                    shard,
-                    shards,
-                },
-                Some(key),
-            ) => {
-                let checkpoint = ReportedCheckpoint {
-                    step,
-                    path,
-                    files,
-                    save_ms: (seconds * 1e3) as u64,
-                    shard,
-                    shards,
-                };
-                out.send(Happening::Fact(Input::CheckpointReported {
-                    key,
-                    checkpoint,
-                }));
+            (said, Some(key)) => {
+                if let Some(fact) = fact(key, said) {
+                    out.send(Happening::Fact(fact));
+                }
             }
         }
     }
     Ok(())
+}
+
+/// What a task that has said who it is tells the core.
+fn fact(key: TaskKey, said: FromTask) -> Option<Input> {
+    match said {
+        FromTask::Hello { .. } | FromTask::Unknown => None,
+        FromTask::Progress {
+            step,
+            samples,
+            loss,
+            step_ms,
+        } => Some(Input::Progress {
+            key,
+            step,
+            samples: samples.unwrap_or(0),
+            loss_micros: loss.filter(|l| l.is_finite()).map(|l| (l * 1e6) as i64),
+            step_us: step_ms
+                .filter(|ms| ms.is_finite())
+                .map(|ms| (ms * 1e3) as u64),
+        }),
+        FromTask::Checkpoint {
+            step,
+            path,
+            files,
+            seconds,
+            shard,
+            shards,
+        } => {
+            let checkpoint = ReportedCheckpoint {
+                step,
+                path,
+                files,
+                save_ms: (seconds * 1e3) as u64,
+                shard,
+                shards,
+            };
+            Some(Input::CheckpointReported { key, checkpoint })
+        }
+    }
 }
 
 /// One line without its end; `None` at the end of the stream.

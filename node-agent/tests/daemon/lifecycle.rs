@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 
-use berth_types::{GpuShare, TaskEvent, TaskInventory};
+use berth_types::{GpuShare, LaunchTask, TaskEvent, TaskInventory, TaskKey};
 
 use crate::harness::{FakeMaster, Node, alive, key, shell, until};
 
@@ -103,11 +103,8 @@ async fn what_cannot_start_is_told_clearly() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_environment_is_exactly_what_is_promised() {
-    let master = FakeMaster::start().await;
-    let node = Node::start(&[&master.address]);
-    let task = key(42, 3, 5);
+/// A task on the second node of a gang that prints its environment, its directory and its open files.
+fn second_worker_of_two_nodes(task: TaskKey) -> LaunchTask {
     let mut launch = shell(task, "env; pwd; exec ls /proc/self/fd");
     launch.env = BTreeMap::from([("MINE".into(), "1".into()), ("RANK".into(), "lie".into())]);
     launch.gpus = [1, 3]
@@ -124,7 +121,15 @@ async fn the_environment_is_exactly_what_is_promised() {
     launch.millicpu = 2_500;
     launch.master_port = 20_017;
     launch.restart_count = 2;
-    master.launch([launch]).await;
+    launch
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_environment_is_exactly_what_is_promised() {
+    let master = FakeMaster::start().await;
+    let node = Node::start(&[&master.address]);
+    let task = key(42, 3, 5);
+    master.launch([second_worker_of_two_nodes(task)]).await;
     assert_eq!(master.ended(task).await.code, 0);
     let text = node.stdout(task);
     let env: BTreeMap<&str, &str> = text
