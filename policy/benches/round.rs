@@ -23,6 +23,17 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 const GPUS: u16 = 8;
 const NOW_MS: u64 = 10_000_000;
 
+/// What the pending jobs ask for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Queue {
+    /// A few dozen shapes, as in published traces.
+    Mixed,
+    /// No two ask for the same.
+    Distinct,
+    /// One CPU each.
+    Trivial,
+}
+
 /// A cluster and its queue.
 #[derive(Clone, Copy)]
 struct Case {
@@ -30,8 +41,7 @@ struct Case {
     pending: u64,
     /// True if one-GPU jobs fill every GPU.
     full: bool,
-    /// True if no two pending jobs ask for the same.
-    distinct: bool,
+    queue: Queue,
 }
 
 fn node_spec(id: u32) -> NodeSpec {
@@ -57,7 +67,9 @@ fn node_spec(id: u32) -> NodeSpec {
 
 /// Sizes as in published traces: mostly one GPU, a tail of gangs, some elastic, some fractional, half with estimates.
 fn job_spec(case: Case, index: u64, rng: &mut ChaCha8Rng) -> JobSpec {
-    let (workers, milligpu): (u32, u32) = match rng.next_u32() % 16 {
+    let dice = rng.next_u32() % 16;
+    let (workers, milligpu): (u32, u32) = match dice {
+        _ if case.queue == Queue::Trivial => (1, 0),
         0..=6 => (1, 1_000),
         7 => (1, 500),
         8..=9 => (1, 2_000),
@@ -66,21 +78,22 @@ fn job_spec(case: Case, index: u64, rng: &mut ChaCha8Rng) -> JobSpec {
         14 => (4, 8_000),
         _ => (16, 8_000),
     };
-    let mut cpus = 1_000 * milligpu.div_ceil(1_000);
-    if case.distinct {
+    let mut cpus = 1_000 * milligpu.div_ceil(1_000).max(1);
+    if case.queue == Queue::Distinct {
         cpus += u32::try_from(index).unwrap_or(0) % 900;
     }
     let group = GroupSpec {
         name: "worker".to_owned(),
         command: vec!["train".to_owned()],
         min_workers: workers,
-        max_workers: workers + u32::from(rng.next_u32().is_multiple_of(8)),
+        max_workers: workers
+            + u32::from(case.queue != Queue::Trivial && rng.next_u32().is_multiple_of(8)),
         gang: true,
         resources: Resources {
             milligpu,
             millicpu: cpus,
             mem_bytes: u64::from(cpus) << 20,
-            gpu_types: if index.is_multiple_of(3) {
+            gpu_types: if milligpu > 0 && index.is_multiple_of(3) {
                 vec!["a100".to_owned()]
             } else {
                 Vec::new()
@@ -207,7 +220,7 @@ fn rounds(bench: &mut Criterion) {
         nodes,
         pending,
         full,
-        distinct: false,
+        queue: Queue::Mixed,
     };
     for policy in ["fifo", "srtf", "best-fit"] {
         let name = |text: &str| format!("{policy}: {text}");
@@ -240,6 +253,17 @@ fn rounds(bench: &mut Criterion) {
             &limits,
         );
     }
+    let trivial = Case {
+        queue: Queue::Trivial,
+        ..case(1, 50, false)
+    };
+    measure(
+        bench,
+        "fifo: 1 node, 50 pending, all trivial",
+        "fifo",
+        trivial,
+        &limits,
+    );
     let policy = "best-fit";
     measure(
         bench,
@@ -249,7 +273,7 @@ fn rounds(bench: &mut Criterion) {
         &all,
     );
     let distinct = Case {
-        distinct: true,
+        queue: Queue::Distinct,
         ..case(1_000, 10_000, true)
     };
     measure(
@@ -260,7 +284,7 @@ fn rounds(bench: &mut Criterion) {
         &limits,
     );
     let distinct = Case {
-        distinct: true,
+        queue: Queue::Distinct,
         ..case(10_000, 100_000, true)
     };
     measure(

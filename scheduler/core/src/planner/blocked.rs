@@ -13,6 +13,10 @@ use super::{HeadReservation, MAX_PROMISES, MAX_WAITING};
 use crate::policy::Backfill;
 use crate::state::Job;
 
+/// Most shapes whose reason to wait is looked into in one round: a look costs as much as a placement on the empty
+/// cluster. [`why`](super::why()) looks into any job.
+const MAX_TOLD: usize = 64;
+
 impl<'a> Round<'a> {
     /// A job that does not fit: rejected, promised a place, or left to wait.
     pub(super) fn on_blocked(&mut self, job: &'a Job, shape: ShapeId, backfill: Backfill) {
@@ -126,7 +130,12 @@ impl<'a> Round<'a> {
         if let Some(reason) = &self.memos[shape.0 as usize].reason {
             return reason.clone();
         }
-        let reason = self.tell_blocked(shape);
+        let reason = if self.told < MAX_TOLD {
+            self.told += 1;
+            self.tell_blocked(shape)
+        } else {
+            WaitReason::new(WaitCode::Resources, "does not fit into what is free")
+        };
         self.memos[shape.0 as usize].reason = Some(reason.clone());
         reason
     }

@@ -8,12 +8,12 @@
 //! ```text
 //! reservations that are ready -> drains with eviction -> the proposal in order -> Plan
 //!                                                          |  fits: a bundle
-//!                                                          |  first that does not: a promise (see [`promise`])
+//!                                                          |  first that does not: a promise (see `promise.rs`)
 //!                                                          `  behind it: only what does not delay the promise
 //! ```
 //!
-//! Start reading at [`round`] (the walk), then [`capacity`] (what is free), [`place`] (where a job goes) and
-//! [`promise`] (why a large gang never starves). [`mod@why`] explains one job to people.
+//! Start reading at `round.rs` (the walk), then `capacity.rs` (what is free), `place.rs` (where a job goes) and
+//! `promise.rs` (why a large gang never starves). [`why()`] explains one job to people.
 
 mod blocked;
 mod capacity;

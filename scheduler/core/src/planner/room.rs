@@ -100,6 +100,27 @@ impl Room {
         room
     }
 
+    /// Seats of a class that have so many wholly free GPUs, or at least such a share of one, fewest free GPUs first.
+    pub(super) fn seats_with(
+        &self,
+        class: u32,
+        whole: u16,
+        share: i32,
+    ) -> impl Iterator<Item = (u16, u32)> + '_ {
+        let class = class as usize;
+        let mut shared: Vec<(u16, u32)> = Vec::new();
+        if whole == 0 && share > 0 {
+            let seats = self.partial[class].range((share, 0, 0)..);
+            let seats = seats.map(|&(_, seat, _)| (self.whole[seat as usize], seat));
+            shared.extend(seats.filter(|(whole, _)| *whole == 0));
+            shared.sort_unstable();
+            shared.dedup();
+        }
+        let least = if share > 0 { whole.max(1) } else { whole };
+        let rest = self.by_whole[class].range((least, 0)..).copied();
+        shared.into_iter().chain(rest)
+    }
+
     fn set_gpu(&mut self, index: u32, seat: &Seat<'_>, gpu: u16, free: i32) {
         let at = seat.gpu(gpu);
         let before = std::mem::replace(&mut self.amounts.gpus[at], free);

@@ -42,6 +42,8 @@ pub(super) struct Round<'a> {
     pub(super) decided: BTreeSet<JobId>,
     /// True once a job that does not fit stops everything behind it (`Strict`).
     pub(super) stopped: bool,
+    /// Shapes whose reason to wait was looked into.
+    pub(super) told: usize,
     /// Reservations that there will be; [`apply`](crate::apply) bounds them.
     pub(super) reserved: usize,
     pub(super) checks: u64,
@@ -61,6 +63,7 @@ impl<'a> Round<'a> {
             releases: BTreeMap::new(),
             decided: BTreeSet::new(),
             stopped: false,
+            told: 0,
             reserved: view.state.reservations.len(),
             checks: 0,
             plan: Plan::default(),

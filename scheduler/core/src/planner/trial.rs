@@ -27,7 +27,10 @@ pub(super) struct Candidate {
 
 /// What all workers together need.
 struct Demand {
+    /// Whole GPUs.
     whole: u32,
+    /// The largest share of one GPU.
+    share: i32,
     milligpu: u64,
     cpu: i64,
     mem: i64,
@@ -37,6 +40,7 @@ impl Demand {
     fn of(groups: &[GroupSpec], sizes: &[u32]) -> Self {
         let mut demand = Self {
             whole: 0,
+            share: 0,
             milligpu: 0,
             cpu: 0,
             mem: 0,
@@ -47,6 +51,8 @@ impl Demand {
                 demand.whole = demand
                     .whole
                     .saturating_add(r.devices().saturating_mul(size));
+            } else {
+                demand.share = demand.share.max(signed(r.milligpu));
             }
             demand.milligpu += u64::from(r.milligpu) * u64::from(size);
             demand.cpu += i64::from(r.millicpu) * i64::from(size);
@@ -105,7 +111,7 @@ impl<'t, 'a> Trial<'t, 'a> {
         {
             return self.seat_all(seat, sizes);
         }
-        let least = u16::try_from(demand.whole).ok()?;
+        let whole = u16::try_from(demand.whole).ok()?;
         let order = self.order();
         let mut best: Option<((u16, u32), Vec<Workers>)> = None;
         for class in (0u32..).take(self.capacity.classes.len()) {
@@ -113,7 +119,7 @@ impl<'t, 'a> Trial<'t, 'a> {
                 continue;
             }
             let room = self.capacity.room(class, self.leeway);
-            for &(whole, seat) in room.by_whole[class as usize].range((least, 0)..) {
+            for (whole, seat) in room.seats_with(class, whole, demand.share) {
                 if best.as_ref().is_some_and(|(key, _)| *key <= (whole, seat)) {
                     break;
                 }
@@ -278,12 +284,14 @@ impl<'t, 'a> Trial<'t, 'a> {
     /// Nodes with room for at least one worker of a group.
     pub(super) fn options(&mut self, index: usize, rack: Option<u32>, most: u32) -> Vec<Candidate> {
         let resources = &self.shape.groups[index].resources;
-        let least = if resources.milligpu >= MILLI {
-            resources.devices()
-        } else {
+        let is_whole = resources.milligpu >= MILLI;
+        let whole = if is_whole { resources.devices() } else { 0 };
+        let share = if is_whole {
             0
+        } else {
+            signed(resources.milligpu)
         };
-        let Ok(least) = u16::try_from(least) else {
+        let Ok(whole) = u16::try_from(whole) else {
             return Vec::new();
         };
         let mut options = Vec::new();
@@ -293,7 +301,7 @@ impl<'t, 'a> Trial<'t, 'a> {
                 continue;
             }
             let room = self.capacity.room(class, self.leeway);
-            for &(whole, seat) in room.by_whole[class as usize].range((least, 0)..) {
+            for (whole, seat) in room.seats_with(class, whole, share) {
                 *self.checks += 1;
                 let info = &self.capacity.seats[seat as usize];
                 if !info.is_open(self.needs_port) || (rack.is_some() && info.rack != rack) {

@@ -118,7 +118,7 @@ fn cluster(nodes: &[(u8, u8)]) -> Lab {
         spec.rack = ["", "r1", "r2"][usize::from(kind % 3)].to_owned();
         spec.port_count = 1 + 3 * u16::from(kind % 4);
         for gpu in &mut spec.gpus {
-            gpu.nvlink_group = gpu.nvlink_group * u16::from(kind % 2);
+            gpu.nvlink_group *= u16::from(kind % 2);
             gpu.mem_bytes = if kind % 5 == 0 { 80 * GIB } else { 40 * GIB };
         }
         if kind % 2 == 0 {
@@ -355,7 +355,7 @@ fn everything_is_explained(lab: &Lab, plan: &Plan) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_bundle_is_accepted_and_nothing_is_over_committed(

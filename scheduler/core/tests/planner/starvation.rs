@@ -159,7 +159,7 @@ fn wait_of_gang(small: &[Small], workers: u32, gpus: u32, backfill: Backfill) ->
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_large_gang_starts_within_the_stated_bound(
