@@ -80,8 +80,16 @@ impl Client {
     /// # Errors
     /// If it is refused, or nobody answers within [`PATIENCE`].
     pub async fn submit(&self, spec: &v1::JobSpec) -> anyhow::Result<u64> {
+        self.submit_with(&key(), spec).await
+    }
+
+    /// The same, with a key that may have been used before.
+    ///
+    /// # Errors
+    /// If it is refused, or nobody answers within [`PATIENCE`].
+    pub async fn submit_with(&self, key: &str, spec: &v1::JobSpec) -> anyhow::Result<u64> {
         let request = v1::SubmitRequest {
-            key: key(),
+            key: key.to_owned(),
             spec: Some(spec.clone()),
         };
         let answer = self

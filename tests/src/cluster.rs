@@ -190,7 +190,7 @@ impl Cluster {
         self.ready().await
     }
 
-    /// Waits until there is a leader and every agent is connected and ready.
+    /// Waits until there is a leader that reaches every master, and every agent is connected and ready.
     ///
     /// # Errors
     /// After a minute.
@@ -198,6 +198,10 @@ impl Cluster {
         let client = self.client()?;
         wait::until("the cluster is up", UP, async || {
             self.check_alive().map_err(|error| format!("{error:#}"))?;
+            let status = client.status().await.map_err(|e| format!("{e:#}"))?;
+            if let Some(away) = status.masters.iter().find(|m| !m.leader && !m.reachable) {
+                return Err(format!("the leader does not reach master {}", away.id));
+            }
             let nodes = client.nodes().await.map_err(|e| format!("{e:#}"))?;
             let ready = |node: &&v1::Node| node.connected && node.state() == v1::NodeState::Ready;
             let ready = nodes.iter().filter(ready).count();

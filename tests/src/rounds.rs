@@ -268,12 +268,23 @@ async fn choose(cluster: &Cluster, dice: &mut Dice) -> anyhow::Result<(Victim, S
             Victim::Node(agent),
             format!("agent {name}, keeper and tasks"),
         ),
-        _ => {
-            let masters: Vec<u64> = cluster.masters.keys().copied().collect();
-            let id = *dice.choose(&masters).context("there are masters")?;
-            let leads = cluster.client()?.leader().await? == id;
-            let role = if leads { ", the leader" } else { "" };
-            (Victim::Master(id), format!("master {id}{role}"))
+        side => {
+            let leader = cluster.client()?.leader().await?;
+            let others: Vec<u64> = cluster
+                .masters
+                .keys()
+                .copied()
+                .filter(|id| *id != leader)
+                .collect();
+            if side == 2 {
+                (
+                    Victim::Master(leader),
+                    format!("master {leader}, the leader"),
+                )
+            } else {
+                let id = *dice.choose(&others).context("there are followers")?;
+                (Victim::Master(id), format!("master {id}"))
+            }
         }
     })
 }

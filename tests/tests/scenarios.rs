@@ -43,6 +43,8 @@ scenarios! {
     rule_fence: "lost-node-fence",
     rule_wait: "lost-node-wait",
     the_leader_is_cut_off: "leader-cut-off",
+    the_leader_is_frozen: "leader-frozen",
+    the_power_is_cut: "power-cut",
     a_backup_is_restored: "backup-and-restore",
     every_master_takes_every_call: "followers",
     masters_come_and_go: "members",

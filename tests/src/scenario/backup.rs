@@ -107,12 +107,20 @@ async fn restored(cluster: &mut Cluster, ground: &Ground) -> anyhow::Result<Meas
         view.state()
     );
 
-    let new = client.submit(&spec::shell("new", "true")).await?;
+    // It may get a number that the old cluster gave to a job which still runs, and must not be taken for that one.
+    let fresh = Ledger::new(cluster.dir(), "fresh");
+    let new = client
+        .submit(&spec::shell("new", &fresh.script("true")))
+        .await?;
+    client
+        .wait_state(new, JobState::Completed, SOON)
+        .await
+        .with_context(|| format!("job {unknown} of the old cluster still runs"))?;
+    let ends = fresh.of(new, "end").len();
     ensure!(
-        new > unknown,
-        "job id {new} is used twice: {unknown} still runs"
+        ends == 1,
+        "job {new} counts as completed, but came to its end {ends} times"
     );
-    client.wait_state(new, JobState::Completed, SOON).await?;
     client.cancel(known).await?;
     client
         .wait_state(known, JobState::Cancelled, ground.within(super::HEAL))

@@ -11,7 +11,9 @@ mod cut_leader;
 mod ends_alone;
 mod fence;
 mod followers;
+mod frozen_leader;
 mod members;
+mod power_cut;
 mod torn;
 mod upgrade;
 mod wait_rule;
@@ -126,6 +128,10 @@ scenarios! {
         "rule wait: nothing restarts until the node returns or an operator fences it";
     "leader-cut-off": cut_leader,
         "the leader is cut off from the other masters: they go on without it, and it follows when it is back";
+    "leader-frozen": frozen_leader,
+        "the leader is frozen and wakes up: it takes nothing back that happened meanwhile";
+    "power-cut": power_cut,
+        "everything dies at once and comes back: every acknowledged job goes on";
     "backup-and-restore": backup,
         "all masters are destroyed: a restored one knows every job and kills no task";
     "followers": followers,
