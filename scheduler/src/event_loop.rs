@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use berth_core::{Effect, Input, Replica};
@@ -98,8 +99,19 @@ impl EventLoop {
         }
     }
 
+    /// Starts the thread; its end arrives on the channel.
+    pub(crate) fn start(self) -> std::io::Result<(JoinHandle<()>, oneshot::Receiver<End>)> {
+        let (end, ended) = oneshot::channel();
+        let thread = std::thread::Builder::new()
+            .name("berth-replica".into())
+            .spawn(move || {
+                let _ = end.send(self.run());
+            })?;
+        Ok((thread, ended))
+    }
+
     /// Runs until the end. The storage and history threads end after it, since their senders go with it.
-    pub(crate) fn run(mut self) -> End {
+    fn run(mut self) -> End {
         self.execute();
         let now = Instant::now();
         let (mut next_tick, mut next_sweep) = (now + self.tick, now + SWEEP_EVERY);

@@ -10,13 +10,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use berth_core::Replica;
+use berth_core::planner::PlanLimits;
 use berth_core::policy::Policy;
 use berth_core::replica::ReplicaError;
 use berth_proto::channel::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
-use berth_raft_store::{Backend, StoreError, StoreOptions};
+use berth_raft_store::{Backend, HistoryStore, LogStore, StoreError, StoreOptions};
 use futures_util::{Stream, StreamExt};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
@@ -222,30 +224,49 @@ fn join(handles: Vec<(&'static str, JoinHandle<()>)>) -> Result<(), &'static str
         .try_for_each(|(name, result)| result.map_err(|_| name))
 }
 
+/// What the store held, opened.
+struct Opened {
+    replica: (Replica, Vec<berth_core::Effect>),
+    limits: PlanLimits,
+    log: Box<dyn LogStore>,
+    history: Arc<dyn HistoryStore>,
+}
+
+fn open(config: &Config) -> Result<Opened, StartError> {
+    let backend: Backend = config.storage.parse().map_err(StartError::Setting)?;
+    let options = StoreOptions::new(config.id.0);
+    let (recovered, log, history) = berth_raft_store::open(&config.data_dir, backend, options)?;
+    info!(
+        last_index = recovered.last_index(),
+        term = recovered.hard_state.term,
+        finished = history.last_seq().unwrap_or(0),
+        "opened the store"
+    );
+    let replica_config = config.replica(random()?, random()?);
+    let limits = replica_config.plan_limits.clone();
+    let id = config.id.0;
+    let replica = Replica::new(replica_config, recovered)
+        .map_err(|source| StartError::Replica { id, source })?;
+    Ok(Opened {
+        replica,
+        limits,
+        log,
+        history,
+    })
+}
+
 fn start_threads(
     config: &Config,
     inbox: Inbox,
     messages: Receiver<Message>,
 ) -> Result<(Shared, Threads), StartError> {
-    let backend: Backend = config.storage.parse().map_err(StartError::Setting)?;
     let (policy, fallback) = (policy(&config.policy)?, policy(FALLBACK)?);
-    let options = StoreOptions::new(config.id.0);
-    let (recovered, store, history_store) =
-        berth_raft_store::open(&config.data_dir, backend, options)?;
-    info!(
-        last_index = recovered.last_index(),
-        term = recovered.hard_state.term,
-        finished = history_store.last_seq().unwrap_or(0),
-        "opened the store"
-    );
-    let replica_config = config.replica(random()?, random()?);
-    let limits = replica_config.plan_limits.clone();
-    let replica =
-        Replica::new(replica_config, recovered).map_err(|source| StartError::Replica {
-            id: config.id.0,
-            source,
-        })?;
-
+    let Opened {
+        replica,
+        limits,
+        log,
+        history: store,
+    } = open(config)?;
     let (leader, leader_known) = watch::channel(Leader::default());
     let (masters, masters_known) = watch::channel(Vec::new());
     let (history_through, through) = watch::channel(replica.0.state().finished);
@@ -253,52 +274,38 @@ fn start_threads(
         id: config.id,
         inbox: inbox.clone(),
         sessions: Sessions::default(),
-        history: Arc::downgrade(&history_store),
+        history: Arc::downgrade(&store),
         leader: leader_known,
         events: broadcast::channel(EVENT_BATCHES).0,
         cluster_id: Arc::new(AtomicU64::new(0)),
         call_timeout: config.timeouts.call,
         data_dir: Arc::from(config.data_dir.as_path()),
     };
-    let (history, history_thread) = history::start(history_store, inbox.clone())?;
-    let (storage, storage_thread) = storage::start(store, inbox.clone())?;
+    let (history, history_thread) = history::start(store, inbox.clone())?;
+    let (storage, storage_thread) = storage::start(log, inbox.clone())?;
     let (snapshots, snapshot_thread) = snapshots::start(history.clone(), inbox.clone())?;
-    let gap = tokio::spawn(history_gap::fill(
-        config.id,
-        through,
-        masters_known,
-        history.clone(),
-    ));
-    let runtime = tokio::runtime::Handle::current();
-    let mut peers = Peers::new(
-        config.id,
-        Arc::clone(&shared.cluster_id),
-        inbox.clone(),
-        runtime,
-    );
+    let fill = history_gap::fill(config.id, through, masters_known, history.clone());
+    let gap = tokio::spawn(fill);
+    let cluster_id = Arc::clone(&shared.cluster_id);
+    let mut peers = Peers::new(config.id, cluster_id, inbox.clone(), Handle::current());
     if config.join {
         // Until the log has told it where the masters listen, it answers those that the file names.
         peers.set(&config.masters);
     }
-    let planning = Planning::start(policy, fallback, limits, config.timeouts.policy, inbox)?;
+    let deadline = config.timeouts.policy;
     let out = Outlets {
         storage,
         history,
         snapshots,
-        planning,
+        planning: Planning::start(policy, fallback, limits, deadline, inbox)?,
         peers,
         leader,
         masters,
         history_through,
         shared: shared.clone(),
     };
-    let (end, ended) = oneshot::channel();
     let event_loop = EventLoop::new(replica, Clock::start(), config.timeouts.tick, messages, out);
-    let replica_thread = std::thread::Builder::new()
-        .name("berth-replica".into())
-        .spawn(move || {
-            let _ = end.send(event_loop.run());
-        })?;
+    let (replica_thread, ended) = event_loop.start()?;
     let handles = vec![
         ("replica", replica_thread),
         ("storage", storage_thread),

@@ -40,6 +40,9 @@ impl From<ToAgent> for v1::MasterMessage {
 /// The way out to one agent.
 pub(crate) type Outbox = mpsc::Sender<ToAgent>;
 
+/// A way out that does not keep the agent's stream open: only the event loop does, and the stream ends when it lets go.
+pub(crate) type WeakOutbox = mpsc::WeakSender<ToAgent>;
+
 /// An outbox and what the agent's stream reads.
 pub(crate) fn outbox() -> (Outbox, mpsc::Receiver<ToAgent>) {
     mpsc::channel(OUTBOX)
@@ -51,7 +54,7 @@ pub(crate) type LogSink = mpsc::UnboundedSender<v1::LogData>;
 #[derive(Debug)]
 struct Agent {
     session: u64,
-    outbox: Outbox,
+    outbox: WeakOutbox,
     /// Open log requests. Unbounded queues: the agent may send only what it was given credit for.
     logs: BTreeMap<u64, LogSink>,
 }
@@ -80,7 +83,7 @@ impl Sessions {
     }
 
     /// A node's newest session.
-    pub(crate) fn add(&self, node: &str, session: u64, outbox: Outbox) {
+    pub(crate) fn add(&self, node: &str, session: u64, outbox: WeakOutbox) {
         let logs = BTreeMap::new();
         let agent = Agent {
             session,
@@ -103,7 +106,7 @@ impl Sessions {
         &self,
         node: &str,
         request: u64,
-    ) -> Option<(Outbox, mpsc::UnboundedReceiver<v1::LogData>)> {
+    ) -> Option<(WeakOutbox, mpsc::UnboundedReceiver<v1::LogData>)> {
         let mut table = self.lock();
         let agent = table.agents.get_mut(node)?;
         let (sink, data) = mpsc::unbounded_channel();

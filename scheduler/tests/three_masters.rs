@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use berth_proto::v1;
+use berth_proto::v1::master_message::Kind;
 use berth_scheduler::Config;
 use support::agent::{FakeAgent, node};
-use support::{DEADLINE, Running, configs, error, free_ports, spec, submission};
+use support::{Running, configs, error, free_ports, job, ok, output, spec, submit, within};
 
 struct Cluster {
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     configs: Vec<Config>,
     masters: BTreeMap<u64, Running>,
 }
@@ -25,7 +26,7 @@ impl Cluster {
             masters.insert(config.id.0, Running::start(config).await);
         }
         Cluster {
-            _dir: dir,
+            dir,
             configs,
             masters,
         }
@@ -33,18 +34,15 @@ impl Cluster {
 
     /// The leader as `via` sees it.
     async fn leader(&self, via: u64) -> u64 {
-        let mut cluster = self.masters[&via].cluster();
-        let members = cluster
-            .members(v1::MembersRequest {})
-            .await
-            .expect("a leader is found")
-            .into_inner();
-        members
-            .masters
-            .iter()
-            .find(|m| m.leader)
-            .expect("one leads")
-            .id
+        let members = ok(self.masters[&via].cluster().members(v1::MembersRequest {})).await;
+        let leader = members.masters.iter().find(|m| m.leader);
+        leader.expect("one leads").id
+    }
+
+    async fn leader_and_follower(&self) -> (&Running, &Running) {
+        let leader = self.leader(1).await;
+        let follower = (1..=3).find(|id| *id != leader).expect("three masters");
+        (&self.masters[&leader], &self.masters[&follower])
     }
 
     async fn stop_all(self) {
@@ -54,88 +52,56 @@ impl Cluster {
     }
 }
 
-async fn within<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(DEADLINE, work)
-        .await
-        .expect("it must not take that long")
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_knocks_at_a_follower_is_sent_to_the_leader() {
+    within(async {
+        let cluster = Cluster::start().await;
+        let (leader, follower) = cluster.leader_and_follower().await;
+        let mut agent = FakeAgent::connect(follower.channel(), &node("n1", 1))
+            .await
+            .expect("a stream");
+        let redirect = loop {
+            if let Some(Kind::Redirect(redirect)) = agent.hear().await.expect("no failure") {
+                break redirect;
+            }
+        };
+        assert_eq!(redirect.leader_address, leader.address);
+        assert!(agent.hear().await.expect("no failure").is_none(), "the end");
+        drop(agent);
+        cluster.stop_all().await;
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_master_serves_and_passes_on() {
     within(async {
         let cluster = Cluster::start().await;
-        let leader = cluster.leader(1).await;
-        let follower = (1..=3).find(|id| *id != leader).expect("three masters");
-        let mut jobs = cluster.masters[&follower].jobs();
-        let mut events = jobs
-            .watch(v1::WatchRequest {
-                from_seq: 1,
-                job: None,
-            })
-            .await
-            .expect("watching")
-            .into_inner();
-        // An agent that knocks at a follower is sent to the leader.
-        let mut lost = FakeAgent::connect(cluster.masters[&follower].channel(), &node("n1", 1))
-            .await
-            .expect("a stream");
-        let redirect = loop {
-            match lost
-                .hear()
-                .await
-                .expect("no failure")
-                .expect("no end before the redirect")
-            {
-                berth_proto::v1::master_message::Kind::Redirect(redirect) => break redirect,
-                _ => continue,
-            }
-        };
-        assert_eq!(redirect.leader_address, cluster.masters[&leader].address);
-        let mut agent = FakeAgent::connect(cluster.masters[&leader].channel(), &node("n1", 1))
+        let (leader, follower) = cluster.leader_and_follower().await;
+        let mut jobs = follower.jobs();
+        let (from_seq, of) = (1, None);
+        let mut events = ok(jobs.watch(v1::WatchRequest { from_seq, job: of })).await;
+        let mut agent = FakeAgent::connect(leader.channel(), &node("n1", 1))
             .await
             .expect("registered");
         agent.output = b"from afar".to_vec();
         let agent = tokio::spawn(agent.obey());
 
-        let submitted = jobs
-            .submit(submission(1, &spec("a", 1000)))
-            .await
-            .expect("passed on")
-            .into_inner();
+        let id = submit(&mut jobs, 1, &spec("a", 1000)).await;
         loop {
             let event = events.message().await.expect("no failure").expect("no end");
-            if event.job == Some(submitted.job) && event.kind == "job.finished" {
+            if event.job == Some(id) && event.kind == "job.finished" {
                 break;
             }
         }
-        let request = v1::LogsRequest {
-            job: submitted.job,
-            ..Default::default()
-        };
-        let mut logs = jobs.logs(request).await.expect("passed on").into_inner();
-        let mut output = Vec::new();
-        while let Some(chunk) = logs.message().await.expect("no failure") {
-            output.extend_from_slice(&chunk.data);
-        }
-        assert_eq!(output, b"from afar");
-        let mut copy = cluster.masters[&follower]
-            .cluster()
-            .snapshot(v1::SnapshotRequest {})
-            .await
-            .expect("passed on")
-            .into_inner();
-        assert!(
-            copy.message()
-                .await
-                .expect("no failure")
-                .is_some_and(|c| !c.data.is_empty())
-        );
-        assert_eq!(
-            error(jobs.get(v1::GetJobRequest { job: 77 }).await).reason,
-            "JOB_NOT_FOUND"
-        );
+        assert_eq!(output(&mut jobs, id).await, b"from afar");
+        let mut copy = ok(follower.cluster().snapshot(v1::SnapshotRequest {})).await;
+        let chunk = copy.message().await.expect("no failure");
+        assert!(chunk.is_some_and(|c| !c.data.is_empty()));
+        let refused = error(jobs.get(v1::GetJobRequest { job: 77 }).await);
+        assert_eq!(refused.reason, "JOB_NOT_FOUND");
         agent.abort();
-        drop((events, logs, copy, jobs));
+        drop((events, copy, jobs));
         cluster.stop_all().await;
     })
     .await;
@@ -148,49 +114,23 @@ async fn what_was_accepted_outlives_its_leader() {
         let leader = cluster.leader(1).await;
         let mut accepted = Vec::new();
         for n in 0..20 {
-            let via = n % 3 + 1;
-            let mut jobs = cluster.masters[&via].jobs();
-            accepted.push(
-                jobs.submit(submission(n, &spec("a", 1000)))
-                    .await
-                    .expect("accepted")
-                    .into_inner()
-                    .job,
-            );
+            let mut jobs = cluster.masters[&(n % 3 + 1)].jobs();
+            accepted.push(submit(&mut jobs, n, &spec("a", 1000)).await);
         }
-        cluster
-            .masters
-            .remove(&leader)
-            .expect("it runs")
-            .stop()
-            .await;
+        let old = cluster.masters.remove(&leader).expect("it runs");
+        old.stop().await;
 
         let survivor = *cluster.masters.keys().next().expect("two are left");
         let mut jobs = cluster.masters[&survivor].jobs();
-        accepted.push(
-            jobs.submit(submission(99, &spec("b", 1000)))
-                .await
-                .expect("accepted")
-                .into_inner()
-                .job,
-        );
+        accepted.push(submit(&mut jobs, 99, &spec("b", 1000)).await);
         assert_ne!(cluster.leader(survivor).await, leader);
-        for job in &accepted {
-            jobs.get(v1::GetJobRequest { job: *job })
-                .await
-                .expect("nothing is lost");
+        for id in &accepted {
+            job(&mut jobs, *id).await;
         }
         // The old leader comes back and knows everything, too.
-        let config = cluster
-            .configs
-            .iter()
-            .find(|c| c.id.0 == leader)
-            .expect("configured");
-        let back = Running::start(config).await;
-        back.jobs()
-            .get(v1::GetJobRequest { job: accepted[20] })
-            .await
-            .expect("nothing is lost");
+        let config = cluster.configs.iter().find(|c| c.id.0 == leader);
+        let back = Running::start(config.expect("configured")).await;
+        assert_eq!(job(&mut back.jobs(), accepted[20]).await.spec.name, "b");
         cluster.masters.insert(leader, back);
         drop(jobs);
         cluster.stop_all().await;
@@ -202,15 +142,9 @@ async fn what_was_accepted_outlives_its_leader() {
 async fn a_new_master_joins_learns_everything_and_votes() {
     within(async {
         let mut cluster = Cluster::start().await;
-        let mut jobs = cluster.masters[&1].jobs();
-        let job = jobs
-            .submit(submission(1, &spec("a", 1000)))
-            .await
-            .expect("accepted")
-            .into_inner()
-            .job;
+        let id = submit(&mut cluster.masters[&1].jobs(), 1, &spec("a", 1000)).await;
 
-        let mut config = configs(cluster._dir.path(), &free_ports(5)).remove(3);
+        let mut config = configs(cluster.dir.path(), &free_ports(5)).remove(3);
         config.join = true;
         config.masters = cluster.configs[0].masters.clone();
         let joined = Running::start(&config).await;
@@ -219,11 +153,7 @@ async fn a_new_master_joins_learns_everything_and_votes() {
             address: joined.address.clone(),
             replaces: None,
         };
-        cluster.masters[&1]
-            .cluster()
-            .add_master(add)
-            .await
-            .expect("added");
+        ok(cluster.masters[&1].cluster().add_master(add)).await;
         loop {
             let members = joined.cluster().members(v1::MembersRequest {}).await;
             let votes = |m: &v1::MembersResponse| m.masters.iter().any(|m| m.id == 4 && m.voter);
@@ -232,13 +162,8 @@ async fn a_new_master_joins_learns_everything_and_votes() {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        joined
-            .jobs()
-            .get(v1::GetJobRequest { job })
-            .await
-            .expect("it knows the job");
+        job(&mut joined.jobs(), id).await;
         cluster.masters.insert(4, joined);
-        drop(jobs);
         cluster.stop_all().await;
     })
     .await;

@@ -112,115 +112,117 @@ round = '8s'\npolicy = '9s'\ncall = '10s'"
     assert_eq!((replica.snapshot_entries, replica.check_every), (7, 8));
 }
 
+/// What is replaced by what in [`SOUND`], the field that must be named, and words of the hint.
+const WRONG: &[(&str, &str, &str, &str)] = &[
+    ("id = 1", "id = 0", "id", "count from 1"),
+    ("id = 1\n", "", "id", "missing"),
+    ("id = 1\n", "id = -1\n", "id", "negative"),
+    ("id = 1\n", "id = 'one'\n", "id", "whole number"),
+    ("id = 1\n", "id = 4\n", "masters", "join = true"),
+    (
+        "data_dir",
+        "data_dri",
+        "data_dri",
+        "did you mean `data_dir`?",
+    ),
+    ("/tmp/m1", "", "data_dir", "empty"),
+    (
+        "listen = \"127.0.0.1",
+        "listen = \"0.0.0.0",
+        "listen",
+        "not a loopback address; use 127.0.0.1",
+    ),
+    (
+        "listen = \"127.0.0.1:7101",
+        "listen = \"127.0.0.1",
+        "listen",
+        "host:port",
+    ),
+    (
+        "listen = \"127.0.0.1:7101",
+        "listen = \"127.0.0.1:7109",
+        "masters",
+        "port of `listen`",
+    ),
+    (
+        "127.0.0.1:7102",
+        "192.0.2.7:7102",
+        "masters[0].address",
+        "not a loopback address",
+    ),
+    ("id = 3", "id = 2", "masters[2].id", "listed twice"),
+    ("id = 3", "idd = 3", "masters[2].idd", "did you mean `id`?"),
+    (
+        "id = 1\n",
+        "id = 1\npolicy = 'fiffo'\n",
+        "policy",
+        "did you mean `fifo`?",
+    ),
+    (
+        "id = 1\n",
+        "id = 1\nstorage = 'rocks'\n",
+        "storage",
+        "one of sled, redb",
+    ),
+    (
+        "id = 1\n",
+        "id = 1\njoin = 'yes'\n",
+        "join",
+        "true or false",
+    ),
+    (
+        "id = 1\n",
+        "id = 1\ntimeouts = 5\n",
+        "timeouts",
+        "[timeouts]",
+    ),
+    (
+        "id = 1\n",
+        "id = 1\ntimeouts.election = 5\n",
+        "timeouts.election",
+        "unit",
+    ),
+    (
+        "id = 1\n",
+        "id = 1\ntimeouts.election = '5 parsecs'\n",
+        "timeouts.election",
+        "unit",
+    ),
+    (
+        "id = 1\n",
+        "id = 1\ntimeouts.election = '0s'\n",
+        "timeouts.election",
+        "1ms",
+    ),
+    (
+        "id = 1\n",
+        "id = 1\ntimeouts.election = '50ms'\n",
+        "timeouts.election",
+        "three heartbeats",
+    ),
+    (
+        "id = 1\n",
+        "id = 1\ntimeouts.elektion = '1s'\n",
+        "timeouts.elektion",
+        "did you mean `election`?",
+    ),
+    (
+        "id = 1\n",
+        "id = 1\nsnapshot_entries = 0\n",
+        "snapshot_entries",
+        "at least 1",
+    ),
+];
+
 #[test]
 fn each_fault_names_its_field_and_what_would_be_right() {
-    let rows = [
-        ("id = 1", "id = 0", "id", "count from 1"),
-        ("id = 1\n", "", "id", "missing"),
-        ("id = 1\n", "id = -1\n", "id", "negative"),
-        ("id = 1\n", "id = 'one'\n", "id", "whole number"),
-        ("id = 1\n", "id = 4\n", "masters", "join = true"),
-        (
-            "data_dir",
-            "data_dri",
-            "data_dri",
-            "did you mean `data_dir`?",
-        ),
-        ("/tmp/m1", "", "data_dir", "empty"),
-        (
-            "listen = \"127.0.0.1",
-            "listen = \"0.0.0.0",
-            "listen",
-            "not a loopback address; use 127.0.0.1",
-        ),
-        (
-            "listen = \"127.0.0.1:7101",
-            "listen = \"127.0.0.1",
-            "listen",
-            "host:port",
-        ),
-        (
-            "listen = \"127.0.0.1:7101",
-            "listen = \"127.0.0.1:7109",
-            "masters",
-            "port of `listen`",
-        ),
-        (
-            "127.0.0.1:7102",
-            "192.0.2.7:7102",
-            "masters[0].address",
-            "not a loopback address",
-        ),
-        ("id = 3", "id = 2", "masters[2].id", "listed twice"),
-        ("id = 3", "idd = 3", "masters[2].idd", "did you mean `id`?"),
-        (
-            "id = 1\n",
-            "id = 1\npolicy = 'fiffo'\n",
-            "policy",
-            "did you mean `fifo`?",
-        ),
-        (
-            "id = 1\n",
-            "id = 1\nstorage = 'rocks'\n",
-            "storage",
-            "one of sled, redb",
-        ),
-        (
-            "id = 1\n",
-            "id = 1\njoin = 'yes'\n",
-            "join",
-            "true or false",
-        ),
-        (
-            "id = 1\n",
-            "id = 1\ntimeouts = 5\n",
-            "timeouts",
-            "[timeouts]",
-        ),
-        (
-            "id = 1\n",
-            "id = 1\ntimeouts.election = 5\n",
-            "timeouts.election",
-            "unit",
-        ),
-        (
-            "id = 1\n",
-            "id = 1\ntimeouts.election = '5 parsecs'\n",
-            "timeouts.election",
-            "unit",
-        ),
-        (
-            "id = 1\n",
-            "id = 1\ntimeouts.election = '0s'\n",
-            "timeouts.election",
-            "1ms",
-        ),
-        (
-            "id = 1\n",
-            "id = 1\ntimeouts.election = '50ms'\n",
-            "timeouts.election",
-            "three heartbeats",
-        ),
-        (
-            "id = 1\n",
-            "id = 1\ntimeouts.elektion = '1s'\n",
-            "timeouts.elektion",
-            "did you mean `election`?",
-        ),
-        (
-            "id = 1\n",
-            "id = 1\nsnapshot_entries = 0\n",
-            "snapshot_entries",
-            "at least 1",
-        ),
-    ];
-    for (from, to, field, words) in rows {
-        let text = SOUND.replacen(from, to, 1);
+    for (from, to, field, words) in WRONG {
+        let text = SOUND.replacen(*from, to, 1);
         assert_ne!(text, SOUND, "row {to} changes nothing");
         let found = faults(&text);
         let named = found
             .iter()
-            .any(|(f, what)| f == field && what.contains(words));
+            .any(|(f, what)| f == field && what.contains(*words));
         assert!(
             named,
             "{to:?}: expected `{field}` with `{words}`, got {found:?}"

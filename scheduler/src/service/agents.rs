@@ -45,7 +45,7 @@ impl v1::agents_server::Agents for Agents {
         let node = hello.spec.name.clone();
         let session = self.0.sessions.next_id();
         let (sender, outgoing) = outbox();
-        self.0.sessions.add(&node, session, sender.clone());
+        self.0.sessions.add(&node, session, sender.downgrade());
         let connected = Message::AgentConnected {
             session,
             outbox: sender,

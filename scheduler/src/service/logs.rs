@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tonic::{Request, Status};
 
 use super::{Answers, jobs_at, passed_on};
-use crate::sessions::{Outbox, Sessions, ToAgent};
+use crate::sessions::{Sessions, ToAgent, WeakOutbox};
 use crate::shared::Shared;
 
 /// Data that may be on its way from the agent to a reader.
@@ -79,7 +79,7 @@ struct Relay {
     sessions: Sessions,
     node: String,
     request: u64,
-    outbox: Outbox,
+    outbox: WeakOutbox,
     data: mpsc::UnboundedReceiver<v1::LogData>,
     /// What the agent may still send, and what the reader has taken since credit was last given.
     credit_bytes: u64,
@@ -124,9 +124,11 @@ impl Relay {
             taken_bytes: 0,
             done: false,
         };
-        let sent = relay.outbox.try_send(ToAgent::Log(Kind::ReadLog(read)));
-        sent.map_err(|_| node_unreachable(node, format!("node {node} does not keep up")))?;
-        Ok(relay)
+        if relay.tell(Kind::ReadLog(read)) {
+            return Ok(relay);
+        }
+        let message = format!("node {node} does not keep up");
+        Err(node_unreachable(node, message))
     }
 
     async fn next(&mut self) -> Result<Option<v1::LogChunk>, Status> {
@@ -170,14 +172,22 @@ impl Relay {
         let bytes = std::mem::take(&mut self.taken_bytes);
         self.credit_bytes += bytes;
         let request_id = self.request;
-        let credit = ToAgent::Log(Kind::LogCredit(v1::LogCredit { request_id, bytes }));
-        let gone = |_| {
-            node_unreachable(
-                &self.node,
-                format!("the connection to node {} is gone", self.node),
-            )
+        let credit = Kind::LogCredit(v1::LogCredit { request_id, bytes });
+        let outbox = self.outbox.upgrade();
+        let sent = match &outbox {
+            Some(outbox) => outbox.send(ToAgent::Log(credit)).await.is_ok(),
+            None => false,
         };
-        self.outbox.send(credit).await.map_err(gone)
+        sent.then_some(()).ok_or_else(|| {
+            let message = format!("the connection to node {} is gone", self.node);
+            node_unreachable(&self.node, message)
+        })
+    }
+
+    /// Says it to the agent, if there is room at once.
+    fn tell(&self, kind: Kind) -> bool {
+        let outbox = self.outbox.upgrade();
+        outbox.is_some_and(|outbox| outbox.try_send(ToAgent::Log(kind)).is_ok())
     }
 }
 
@@ -187,9 +197,7 @@ impl Drop for Relay {
         if !self.done {
             let request_id = self.request;
             // An agent that does not hear it runs out of credit.
-            let _ = self
-                .outbox
-                .try_send(ToAgent::Log(Kind::CloseLog(v1::CloseLog { request_id })));
+            self.tell(Kind::CloseLog(v1::CloseLog { request_id }));
         }
     }
 }

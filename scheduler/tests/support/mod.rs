@@ -12,7 +12,7 @@ use berth_proto::v1::jobs_client::JobsClient;
 use berth_proto::v1::nodes_client::NodesClient;
 use berth_proto::{from_status, v1};
 use berth_scheduler::{Config, Master, RunError};
-use berth_types::api::ApiError;
+use berth_types::api::{ApiError, JobView};
 use berth_types::{GroupSpec, JobSpec, Resources};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -136,4 +136,61 @@ pub fn submission(n: u64, spec: &JobSpec) -> v1::SubmitRequest {
 /// The error of a call that must fail.
 pub fn error<T: std::fmt::Debug>(result: Result<T, tonic::Status>) -> ApiError {
     from_status(&result.expect_err("the call must fail"))
+}
+
+/// The answer of a call that must succeed.
+pub async fn ok<T>(call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>) -> T {
+    call.await.expect("the call succeeds").into_inner()
+}
+
+/// `work`, which must end in time.
+pub async fn within<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, work)
+        .await
+        .expect("it must not take that long")
+}
+
+/// A cluster of one that leads.
+pub async fn one_master() -> (tempfile::TempDir, Running) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = configs(dir.path(), &free_ports(1)).remove(0);
+    let master = Running::start(&config).await;
+    // Answered once it leads; an agent that knocks before that is sent away.
+    ok(master.cluster().status(v1::StatusRequest {})).await;
+    (dir, master)
+}
+
+/// Submits under key `n`; the job's id.
+pub async fn submit(jobs: &mut JobsClient<Channel>, n: u64, spec: &JobSpec) -> u64 {
+    ok(jobs.submit(submission(n, spec))).await.job
+}
+
+pub async fn job(jobs: &mut JobsClient<Channel>, id: u64) -> JobView {
+    let job = ok(jobs.get(v1::GetJobRequest { job: id })).await;
+    JobView::try_from(job).expect("well formed")
+}
+
+/// Polls until the job is over.
+pub async fn finished(jobs: &mut JobsClient<Channel>, id: u64) -> JobView {
+    loop {
+        let view = job(jobs, id).await;
+        if view.state.is_final() {
+            return view;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// All output of rank 0.
+pub async fn output(jobs: &mut JobsClient<Channel>, job: u64) -> Vec<u8> {
+    let request = v1::LogsRequest {
+        job,
+        ..Default::default()
+    };
+    let mut chunks = ok(jobs.logs(request)).await;
+    let mut output = Vec::new();
+    while let Some(chunk) = chunks.message().await.expect("no failure") {
+        output.extend_from_slice(&chunk.data);
+    }
+    output
 }
