@@ -210,52 +210,47 @@ fn measure(bench: &mut Criterion, name: &str, policy: &str, case: Case, limits: 
     });
 }
 
-fn rounds(bench: &mut Criterion) {
-    let limits = PlanLimits::default();
-    let all = PlanLimits {
-        max_starts: usize::MAX,
-        ..limits.clone()
-    };
-    let case = |nodes, pending, full| Case {
+fn mixed(nodes: u32, pending: u64, full: bool) -> Case {
+    let queue = Queue::Mixed;
+    Case {
         nodes,
         pending,
         full,
-        queue: Queue::Mixed,
-    };
-    for policy in ["fifo", "srtf", "best-fit"] {
-        let name = |text: &str| format!("{policy}: {text}");
-        measure(
-            bench,
-            &name("full, 1,000 nodes, 10,000 pending"),
-            policy,
-            case(1_000, 10_000, true),
-            &limits,
-        );
-        measure(
-            bench,
-            &name("empty, 1,000 nodes, 10,000 pending"),
-            policy,
-            case(1_000, 10_000, false),
-            &limits,
-        );
-        measure(
-            bench,
-            &name("full, 10,000 nodes, 100,000 pending"),
-            policy,
-            case(10_000, 100_000, true),
-            &limits,
-        );
-        measure(
-            bench,
-            &name("1 node, 50 pending"),
-            policy,
-            case(1, 50, false),
-            &limits,
-        );
+        queue,
     }
+}
+
+/// Every policy at the sizes that count.
+fn rounds(bench: &mut Criterion) {
+    let limits = PlanLimits::default();
+    let cases = [
+        (
+            "full, 1,000 nodes, 10,000 pending",
+            mixed(1_000, 10_000, true),
+        ),
+        (
+            "empty, 1,000 nodes, 10,000 pending",
+            mixed(1_000, 10_000, false),
+        ),
+        (
+            "full, 10,000 nodes, 100,000 pending",
+            mixed(10_000, 100_000, true),
+        ),
+        ("1 node, 50 pending", mixed(1, 50, false)),
+    ];
+    for policy in ["fifo", "srtf", "best-fit"] {
+        for (name, case) in cases {
+            measure(bench, &format!("{policy}: {name}"), policy, case, &limits);
+        }
+    }
+}
+
+/// Queues at the ends of what can come.
+fn extremes(bench: &mut Criterion) {
+    let limits = PlanLimits::default();
     let trivial = Case {
         queue: Queue::Trivial,
-        ..case(1, 50, false)
+        ..mixed(1, 50, false)
     };
     measure(
         bench,
@@ -264,36 +259,23 @@ fn rounds(bench: &mut Criterion) {
         trivial,
         &limits,
     );
-    let policy = "best-fit";
-    measure(
-        bench,
-        "best-fit: empty, no limit of starts, 1,000 nodes, 10,000 pending",
-        policy,
-        case(1_000, 10_000, false),
-        &all,
-    );
-    let distinct = Case {
-        queue: Queue::Distinct,
-        ..case(1_000, 10_000, true)
+    for (name, nodes, pending) in [
+        ("1,000 nodes, 10,000", 1_000, 10_000),
+        ("10,000 nodes, 100,000", 10_000, 100_000),
+    ] {
+        let distinct = Case {
+            queue: Queue::Distinct,
+            ..mixed(nodes, pending, true)
+        };
+        let name = format!("best-fit: full, all shapes distinct, {name} pending");
+        measure(bench, &name, "best-fit", distinct, &limits);
+    }
+    let all = PlanLimits {
+        max_starts: usize::MAX,
+        ..limits
     };
-    measure(
-        bench,
-        "best-fit: full, all shapes distinct, 1,000 nodes, 10,000 pending",
-        policy,
-        distinct,
-        &limits,
-    );
-    let distinct = Case {
-        queue: Queue::Distinct,
-        ..case(10_000, 100_000, true)
-    };
-    measure(
-        bench,
-        "best-fit: full, all shapes distinct, 10,000 nodes, 100,000 pending",
-        policy,
-        distinct,
-        &limits,
-    );
+    let name = "best-fit: empty, no limit of starts, 1,000 nodes, 10,000 pending";
+    measure(bench, name, "best-fit", mixed(1_000, 10_000, false), &all);
 }
 
 criterion_group! {
@@ -302,6 +284,6 @@ criterion_group! {
         .sample_size(10)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(2));
-    targets = rounds
+    targets = rounds, extremes
 }
 criterion_main!(benches);

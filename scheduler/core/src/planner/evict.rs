@@ -1,6 +1,6 @@
 //! Evictions: only inside a bundle whose starts are proven to fit once the evicted are gone.
 
-use berth_types::{AttemptPhase, Epoch, JobId, TaskPhase, TaskPlacement};
+use berth_types::{AttemptPhase, JobId, TaskPhase, TaskPlacement};
 
 use super::capacity::Leeway;
 use super::place::Placed;
@@ -29,13 +29,12 @@ impl<'a> Round<'a> {
             let nodes_serve = places
                 .iter()
                 .all(|task| self.capacity.seat_of(task.node).is_some());
-            let epoch = Epoch(job.epoch.0.saturating_add(1));
-            let port = if nodes_serve {
-                self.capacity.lease_for(places, *id, epoch)
-            } else {
-                None
-            };
-            let Some(master_port) = port else {
+            let next = self.view.state.next_epoch(job).filter(|_| nodes_serve);
+            let leased = next.and_then(|epoch| {
+                let port = self.capacity.lease_for(places, *id, epoch)?;
+                Some((epoch, port))
+            });
+            let Some((epoch, master_port)) = leased else {
                 let text = "a node of its reserved place is out of service or has no free port";
                 self.wait(*id, WaitReason::new(WaitCode::ReqNodeNotAvail, text));
                 continue;

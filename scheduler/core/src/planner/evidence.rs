@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use berth_types::{GroupSpec, NodeState, Resources};
+use berth_types::{GpuInfo, GroupSpec, NodeState, Resources};
 
 use super::capacity::{Capacity, Leeway};
 use super::class::Class;
@@ -193,63 +193,41 @@ pub(super) fn unmet(state: &State, groups: &[GroupSpec]) -> (String, String) {
 }
 
 fn unmet_by_group(state: &State, group: &GroupSpec) -> Option<(String, String)> {
-    let r = &group.resources;
-    let nodes = || state.nodes.values();
-    let has_labels = |node: &Node| {
-        group
-            .node_labels
-            .iter()
-            .all(|(k, v)| node.spec.labels.get(k) == Some(v))
-    };
+    let nodes = || state.nodes.values().map(|node| &**node);
     if nodes().any(|node| holds_one(node, &Class::of(&node.spec), group)) {
         return None;
     }
-    if !nodes().any(|node| has_labels(node)) {
-        let labels: Vec<String> = group
-            .node_labels
-            .iter()
-            .map(|(k, v)| format!("{k}={v}"))
-            .collect();
-        let labels = labels.join(", ");
-        return Some((
-            format!("no node has {labels}"),
-            format!("other node labels, or a node with {labels}"),
-        ));
+    let labelled: Vec<&Node> = nodes().filter(|node| has_labels(node, group)).collect();
+    if labelled.is_empty() {
+        let labels = (group.node_labels.iter()).map(|(k, v)| format!("{k}={v}"));
+        let labels = labels.collect::<Vec<_>>().join(", ");
+        let change = format!("other node labels, or a node with {labels}");
+        return Some((format!("no node has {labels}"), change));
     }
-    let suiting = |node: &Node| {
-        node.spec
-            .gpus
-            .iter()
-            .filter(|gpu| gpu_suits(r, &gpu.model, gpu.mem_bytes))
-            .count()
+    let found = unmet_gpus(state, group, &labelled).or_else(|| unmet_host(group, &labelled));
+    Some(found.unwrap_or_else(|| {
+        let what = "no single node has its GPUs, CPUs and memory together".to_owned();
+        (what, "less of one of them per worker".to_owned())
+    }))
+}
+
+fn has_labels(node: &Node, group: &GroupSpec) -> bool {
+    let mut labels = group.node_labels.iter();
+    labels.all(|(name, value)| node.spec.labels.get(name) == Some(value))
+}
+
+/// No node has so many GPUs of the kind.
+fn unmet_gpus(state: &State, group: &GroupSpec, nodes: &[&Node]) -> Option<(String, String)> {
+    let r = &group.resources;
+    let suiting = |node: &&Node| {
+        let suits = |gpu: &&GpuInfo| gpu_suits(r, &gpu.model, gpu.mem_bytes);
+        node.spec.gpus.iter().filter(suits).count()
     };
-    let most = nodes()
-        .filter(|node| has_labels(node))
-        .map(|node| suiting(node))
-        .max()
-        .unwrap_or(0);
-    if r.milligpu > 0 && most == 0 {
-        let mut models: Vec<&str> = nodes()
-            .flat_map(|n| &n.spec.gpus)
-            .map(|gpu| gpu.model.as_str())
-            .collect();
-        models.sort_unstable();
-        models.dedup();
-        let known = if models.is_empty() {
-            "none".to_owned()
-        } else {
-            reason::names(models.into_iter())
-        };
-        let what = format!(
-            "no node has a {} (known models: {known})",
-            reason::gpus_wanted(group)
-        );
-        return Some((
-            what,
-            "another gpu_types or gpu_memory, or a node that has it".to_owned(),
-        ));
+    let most = nodes.iter().map(suiting).max().unwrap_or(0);
+    if most >= r.devices() as usize {
+        return None;
     }
-    if most < r.devices() as usize {
+    if most > 0 {
         let what = format!(
             "no node has more than {most} such {}",
             plural("GPU", most as u64)
@@ -259,30 +237,46 @@ fn unmet_by_group(state: &State, group: &GroupSpec) -> Option<(String, String)> 
             format!("at most {most} GPUs per worker, with more workers"),
         ));
     }
-    let cpus = nodes()
-        .filter(|node| has_labels(node))
+    let gpus = state.nodes.values().flat_map(|node| &node.spec.gpus);
+    let mut models: Vec<&str> = gpus.map(|gpu| gpu.model.as_str()).collect();
+    models.sort_unstable();
+    models.dedup();
+    let known = match models.is_empty() {
+        true => "none".to_owned(),
+        false => reason::names(models.into_iter()),
+    };
+    let what = format!(
+        "no node has a {} (known models: {known})",
+        reason::gpus_wanted(group)
+    );
+    Some((
+        what,
+        "another gpu_types or gpu_memory, or a node that has it".to_owned(),
+    ))
+}
+
+/// No node has so many CPUs or so much memory.
+fn unmet_host(group: &GroupSpec, nodes: &[&Node]) -> Option<(String, String)> {
+    let r = &group.resources;
+    let cpus = nodes
+        .iter()
         .map(|node| node.spec.millicpu)
         .max()
         .unwrap_or(0);
     if cpus < r.millicpu {
         let cpus = reason::milli(u64::from(cpus));
-        return Some((
-            format!("no node has more than {cpus} CPUs"),
-            format!("at most {cpus} CPUs per worker"),
-        ));
+        let change = format!("at most {cpus} CPUs per worker");
+        return Some((format!("no node has more than {cpus} CPUs"), change));
     }
-    let mem = nodes()
-        .filter(|node| has_labels(node))
+    let mem = nodes
+        .iter()
         .map(|node| node.spec.mem_bytes)
         .max()
         .unwrap_or(0);
     if mem < r.mem_bytes {
         let mem = reason::size(mem);
-        return Some((
-            format!("no node has more than {mem} of memory"),
-            format!("at most {mem} per worker"),
-        ));
+        let change = format!("at most {mem} per worker");
+        return Some((format!("no node has more than {mem} of memory"), change));
     }
-    let what = "no single node has its GPUs, CPUs and memory together".to_owned();
-    Some((what, "less of one of them per worker".to_owned()))
+    None
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use berth_types::{AttemptEnd, Epoch, JobId, NodeId, TaskPlacement};
+use berth_types::{AttemptEnd, JobId, NodeId, TaskPlacement};
 
 use super::capacity::{Capacity, Leeway};
 use super::place::{Placed, largest, place};
@@ -287,7 +287,7 @@ impl<'a> Round<'a> {
         if !why.is_empty() {
             because = format!("{why}: {because}");
         }
-        let epoch = Epoch(job.epoch.0.saturating_add(1));
+        let epoch = self.view.state.next_epoch(job)?;
         let master_port = self.capacity.lease_for(&placed.tasks, job.id, epoch)?;
         Some(Start {
             job: job.id,
