@@ -13,6 +13,9 @@ use berth_types::MasterId;
 use berth_types::api::MasterInfo;
 use thiserror::Error;
 
+/// Attempts of a restored cluster count from so much further on. No job restarts so often between backup and disaster.
+const EPOCH_LEAP: u32 = 1_000;
+
 /// What to make.
 #[derive(Clone, Debug)]
 pub struct Restore {
@@ -134,6 +137,8 @@ fn make(plan: &Restore, dir: &Path) -> Result<Restored, RestoreError> {
     let mut state = codec::decode_state(&data)?;
     // The old masters are gone; the new ones listen where they were told to.
     state.masters = plan.masters.iter().cloned().collect();
+    // Tasks that the old cluster started after the backup may still run, of jobs and attempts that get these numbers again.
+    state.epoch_floor = state.epoch_floor.saturating_add(EPOCH_LEAP);
     let (jobs, finished, index) = (state.jobs.len(), state.finished, meta.index - 1);
     let mut hard_state = recovered.hard_state;
     hard_state.commit = meta.index + 1;

@@ -179,7 +179,7 @@ pub struct Eviction {
 pub struct Start {
     /// The job.
     pub job: JobId,
-    /// The new attempt's epoch: one more than the job's newest.
+    /// The new attempt's epoch: [`State::next_epoch`](crate::State::next_epoch).
     pub epoch: Epoch,
     /// Where each task goes, by rank from 0 without gaps, groups in the spec's order.
     pub placements: Vec<TaskPlacement>,

@@ -98,8 +98,7 @@ fn check_turn<'a>(
     if !known.is_pending() && !evicted {
         return Err(PlanFault::NotPending(job));
     }
-    let next = known.epoch.0.checked_add(1);
-    if next != Some(start.epoch.0) {
+    if state.next_epoch(known) != Some(start.epoch) {
         let (newest, epoch) = (known.epoch, start.epoch);
         return Err(PlanFault::WrongEpoch { job, epoch, newest });
     }

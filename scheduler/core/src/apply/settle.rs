@@ -130,11 +130,12 @@ impl Transition<'_> {
     }
 
     fn queue_again(&mut self, id: JobId, not_before_ms: u64, why: &str) {
+        let floor = self.state.epoch_floor;
         let Some(job) = self.state.job_mut(id) else {
             return;
         };
         job.not_before_ms = not_before_ms;
-        let number = job.epoch.0.saturating_add(1);
+        let number = job.epoch.0.max(floor).saturating_add(1);
         let from = match job.checkpoints.first() {
             Some(checkpoint) => format!("from step {}", checkpoint.step),
             None => "from the beginning".to_owned(),

@@ -15,7 +15,7 @@ mod usage;
 use std::sync::Arc;
 
 use berth_types::api::{Event, MasterInfo};
-use berth_types::{JobId, MasterId, NodeId, Outcome};
+use berth_types::{Epoch, JobId, MasterId, NodeId, Outcome};
 use imbl::{OrdMap, OrdSet, Vector};
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +54,9 @@ pub struct State {
     pub time_ms: u64,
     /// Id of the next job.
     pub next_job: u64,
+    /// Attempts start above this epoch. A restored cluster raises it: what the old one started after the backup may still
+    /// run under numbers that the backup does not know, and must not be taken for what starts now.
+    pub epoch_floor: u32,
     /// Unfinished jobs.
     #[serde(with = "persistent::map")]
     pub jobs: OrdMap<JobId, Arc<Job>>,
@@ -118,6 +121,11 @@ impl State {
     /// An unfinished job.
     pub fn job(&self, job: JobId) -> Option<&Arc<Job>> {
         self.jobs.get(&job)
+    }
+
+    /// The epoch of a job's next attempt; `None` if there is none left.
+    pub fn next_epoch(&self, job: &Job) -> Option<Epoch> {
+        job.epoch.0.max(self.epoch_floor).checked_add(1).map(Epoch)
     }
 
     /// A node by name.
