@@ -203,7 +203,11 @@ mod tests {
         assert_eq!(tried, ["c:3", "a:1", "b:2"]);
         dialler.avoid = Some("a:1".into());
         let tried: Vec<_> = (0..2).map(|_| dialler.choose()).collect();
-        assert_eq!(tried, ["b:2", "a:1"], "the silent one comes last, but it comes");
+        assert_eq!(
+            tried,
+            ["b:2", "a:1"],
+            "the silent one comes last, but it comes"
+        );
         let mut alone = Dialler::new(vec!["a:1".to_owned()], Duration::from_secs(1), 0);
         alone.avoid = Some("a:1".into());
         assert_eq!(alone.choose(), "a:1");

@@ -76,6 +76,12 @@ pub fn encode_entry(entry: &LogEntry) -> Bytes {
     encode(ENTRY_VERSION, entry)
 }
 
+/// Bytes that a command takes in an entry.
+pub fn command_bytes(command: &Command) -> usize {
+    postcard::serialize_with_flavor(command, postcard::ser_flavors::Size::default())
+        .expect("plain data serialises")
+}
+
 /// Reads a log entry.
 pub fn decode_entry(bytes: &[u8]) -> Result<LogEntry, CodecError> {
     const WHAT: &str = "log entry";

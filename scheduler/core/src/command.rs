@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use berth_types::api::{Drain, MasterInfo};
 use berth_types::{
-    CheckpointRecord, Epoch, JobId, JobSpec, MasterId, NodeId, NodeSpec, Progress, TaskInventory, TaskKey,
-    TaskPlacement,
+    CheckpointRecord, Epoch, JobId, JobSpec, MasterId, NodeId, NodeSpec, Progress, TaskInventory,
+    TaskKey, TaskPlacement,
 };
 use serde::{Deserialize, Serialize};
 

@@ -2,6 +2,8 @@
 //!
 //! Faults are the simulator's business (`berth-world`); this holds what each input must lead to.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -420,6 +422,69 @@ fn without_a_majority_calls_fail_as_unavailable_and_change_nothing() {
         };
         assert_eq!(error.kind, ErrorKind::Unavailable);
     }
+}
+
+#[test]
+fn a_call_too_large_to_be_read_back_is_refused() {
+    let mut cluster = Cluster::new(1);
+    let leader = cluster.leader();
+    cluster.connect(1, "n1", 7, Vec::new());
+    let drain = berth_types::Drain {
+        reason: "x".repeat(900_000),
+        evict: false,
+    };
+    let request = Request::SetDrain {
+        name: "n1".into(),
+        drain: Some(drain),
+    };
+    let Response::Error(error) = cluster.ask(leader, request) else {
+        panic!("accepted")
+    };
+    assert_eq!(error.reason, "REQUEST_TOO_LARGE");
+    assert!(cluster.replicas[&leader].is_serving());
+}
+
+#[test]
+fn ranks_that_fail_because_a_node_died_are_not_charged_to_the_job() {
+    let mut cluster = Cluster::new(1);
+    cluster.connect(1, "n1", 7, Vec::new());
+    cluster.connect(2, "n2", 8, Vec::new());
+    let leader = cluster.leader();
+    let job = cluster.submit(leader, gang(4));
+    let tasks: Vec<(u64, TaskKey)> = [1, 2]
+        .into_iter()
+        .flat_map(|session| {
+            let launches: Vec<_> = cluster
+                .told(session)
+                .into_iter()
+                .flat_map(|d| d.launch)
+                .collect();
+            launches.into_iter().map(move |l| (session, l.key))
+        })
+        .collect();
+    for (session, key) in &tasks {
+        cluster.report(*session, *key, running());
+    }
+    // The first node dies; the ranks on the other notice at once and fail.
+    cluster
+        .inputs
+        .push_back((leader, Input::AgentGone { session: 1 }));
+    for (session, key) in tasks.iter().filter(|(session, _)| *session == 2) {
+        cluster.report(*session, *key, exit(1));
+    }
+    for _ in 0..30 {
+        let report = AgentReport::default();
+        cluster
+            .inputs
+            .push_back((leader, Input::AgentReport { session: 2, report }));
+        cluster.run(200);
+    }
+    let view = cluster.job(job);
+    assert_eq!((view.past.len(), view.restarts), (1, 0));
+    assert!(matches!(
+        view.past[0].end,
+        berth_types::AttemptEnd::NodeLost { .. }
+    ));
 }
 
 #[test]

@@ -10,10 +10,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use berth_types::{
-    AttemptEnd, AttemptPhase, JobId, NodeId, Rank, TaskExit, TaskInventory, TaskKey, TaskPhase,
+    AttemptEnd, AttemptPhase, JobId, LostNodeRule, NodeId, Rank, TaskExit, TaskInventory, TaskKey,
+    TaskPhase,
 };
 
-use super::attempts::live_tasks_on;
+use super::attempts::{is_to_run_again, live_tasks_on};
 use super::fencing::lost_nodes;
 use super::transition::short;
 use super::{Rejection, transition::Transition};
@@ -128,7 +129,8 @@ impl Transition<'_> {
     }
 
     /// The attempt stops, or, if the task's group is no gang, remembers its first failure. An attempt that is being
-    /// stopped keeps its reason.
+    /// stopped keeps its reason, with one exception: ranks fail when the node of another one dies, long before the node
+    /// is known as lost, and then the node is to blame and not the job.
     pub(super) fn attempt_failed(&mut self, job: JobId, rank: Rank, end: AttemptEnd) {
         let Some(known) = self.state.jobs.get(&job) else {
             return;
@@ -138,6 +140,9 @@ impl Transition<'_> {
             .as_ref()
             .is_some_and(|a| matches!(a.phase, AttemptPhase::Stopping(_)));
         if stopping {
+            if let AttemptEnd::NodeLost { .. } = end {
+                self.blame_node(job, end);
+            }
             return;
         }
         if in_gang(known, rank) {
@@ -146,6 +151,26 @@ impl Transition<'_> {
             && let Some(job) = self.state.job_mut(job)
         {
             job.failure = Some(Box::new(end));
+        }
+    }
+
+    /// A node was lost under an attempt that stops because a rank failed. A `fence` or `wait` job that is out of restarts
+    /// stays failed: its end did not wait for the node to be fenced, so it must not run again.
+    fn blame_node(&mut self, id: JobId, end: AttemptEnd) {
+        let Some(job) = self.state.jobs.get(&id) else {
+            return;
+        };
+        let may_move =
+            job.spec.restart.on_lost_node == LostNodeRule::Restart || is_to_run_again(job);
+        let attempt = self.state.job_mut(id).and_then(|j| j.attempt.as_mut());
+        if let Some(attempt) = attempt
+            && may_move
+            && matches!(
+                attempt.phase,
+                AttemptPhase::Stopping(AttemptEnd::Failed { .. })
+            )
+        {
+            attempt.phase = AttemptPhase::Stopping(end);
         }
     }
 

@@ -385,7 +385,12 @@ impl Replica {
         }
     }
 
-    fn on_task_state(&mut self, id: u64, key: TaskKey, task: TaskInventory) {
+    fn on_task_state(&mut self, id: u64, key: TaskKey, mut task: TaskInventory) {
+        if let TaskInventory::Ended(exit) = &mut task {
+            let whole = (0..=MAX_REASON_BYTES.min(exit.reason.len()))
+                .rfind(|at| exit.reason.is_char_boundary(*at));
+            exit.reason.truncate(whole.unwrap_or(0));
+        }
         let Some(lead) = self.lead.as_mut() else {
             return;
         };
@@ -655,6 +660,8 @@ impl Replica {
     }
 }
 
+/// An agent's words on why a task ended; more would only make entries large.
+const MAX_REASON_BYTES: usize = 512;
 /// Keeps a command well below the size of an entry.
 const MAX_TASKS_PER_COMMAND: usize = 400;
 

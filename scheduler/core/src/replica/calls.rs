@@ -13,8 +13,9 @@ use std::collections::{BTreeMap, VecDeque};
 use berth_types::MasterId;
 use berth_types::api::{ApiError, ErrorKind, Request, Response};
 
-use super::proposals::Waiter;
+use super::proposals::{MAX_COMMAND_BYTES, Waiter};
 use super::{Effect, PeerMessage, Replica};
+use crate::codec;
 
 /// Who asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,6 +216,15 @@ impl Replica {
             return;
         }
         match self.command_of(&call.request) {
+            Some(Ok(command)) if codec::command_bytes(&command) > MAX_COMMAND_BYTES => {
+                let error = ApiError::new(
+                    ErrorKind::InvalidArgument,
+                    "REQUEST_TOO_LARGE",
+                    format!("the request takes more than {MAX_COMMAND_BYTES} bytes"),
+                    "shorten its texts",
+                );
+                self.respond(call.origin, Response::Error(error), out);
+            }
             Some(Ok(command)) => self.proposals.push(command, Some(call)),
             Some(Err(error)) => self.respond(call.origin, Response::Error(error), out),
             None => self.calls.reads.push(call),

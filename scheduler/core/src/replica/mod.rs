@@ -7,8 +7,8 @@
 //! Following --elected, own term committed--> Leading (agents, rounds, calls are served here)
 //!     ^----------------leadership lost--------------'          any fatal error --> Stopped
 //! ```
-//! Each concern is one file: [`calls`] (clients), [`proposals`] (commands on their way), [`agents`], [`rounds`]
-//! (planning), [`members`] (masters), [`answers`] (reads).
+//! Each concern is one file: `calls` (clients), `proposals` (commands on their way), `agents`, `rounds` (planning),
+//! `members` (masters), `answers` (reads).
 
 mod agents;
 mod answers;

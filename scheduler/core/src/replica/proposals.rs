@@ -29,20 +29,6 @@ pub(super) struct Proposals {
     last_seq: u64,
 }
 
-/// A guess at a command's encoded size, from above for what can be large.
-fn size_hint(command: &Command) -> usize {
-    const RECORD: usize = 48;
-    match command {
-        Command::SubmitJob { spec, .. } => 160 + spec.text_bytes() + RECORD * spec.groups.len(),
-        Command::ApplyPlan { bundles, .. } => bundles.iter().map(bundle_size).sum(),
-        Command::RecordTasks { tasks, .. } => RECORD * (1 + tasks.len()),
-        Command::RecordProgress { progress } => RECORD * (1 + progress.len()),
-        Command::RegisterNode { spec, .. } => 256 + 128 * spec.gpus.len(),
-        Command::RecordCheckpoint { record, .. } => 160 + record.path.len(),
-        _ => 4 * RECORD,
-    }
-}
-
 /// A guess at a bundle's encoded size.
 pub(super) fn bundle_size(bundle: &crate::Bundle) -> usize {
     let starts: usize = bundle
@@ -54,8 +40,12 @@ pub(super) fn bundle_size(bundle: &crate::Bundle) -> usize {
 }
 
 impl Proposals {
+    /// Queues a command. One that is too large to be read back is dropped: callers were refused before, and agents
+    /// repeat what matters.
     pub(super) fn push(&mut self, command: Command, waiter: Option<Waiter>) {
-        self.queue.push_back((command, waiter));
+        if codec::command_bytes(&command) <= MAX_COMMAND_BYTES {
+            self.queue.push_back((command, waiter));
+        }
     }
 
     pub(super) fn waiting(&self) -> usize {
@@ -117,7 +107,7 @@ impl Proposals {
         while !self.queue.is_empty() && batch.len() < MAX_ENTRIES_PER_BATCH {
             let (mut commands, mut waiters, mut bytes) = (Vec::new(), Vec::new(), 0);
             while let Some((command, _)) = self.queue.front() {
-                let size = size_hint(command);
+                let size = codec::command_bytes(command);
                 if !commands.is_empty() && bytes + size > max_entry_bytes {
                     break;
                 }
@@ -165,6 +155,9 @@ impl Proposals {
         }
     }
 }
+
+/// An entry holds at least one command whatever its size, and must stay well below what the codec reads back.
+pub(super) const MAX_COMMAND_BYTES: usize = codec::MAX_ENTRY_BYTES / 2;
 
 /// Entries in one batch; more would only make one flush long.
 const MAX_ENTRIES_PER_BATCH: usize = 16;
