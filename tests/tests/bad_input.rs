@@ -350,28 +350,37 @@ async fn what_does_not_exist() {
     for error in &errors {
         assert_eq!(error.kind, ErrorKind::NotFound, "{error:?}");
     }
+    let after = client.status().await.unwrap();
+    assert_eq!(members(&before), members(&after));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn numbers_and_addresses_that_cannot_be() {
+    let cluster = cluster().await;
+    let client = cluster.client().unwrap();
+    let mut jobs = JobsClient::new(client.channel(0));
+    let mut masters = ClusterClient::new(client.channel(0));
+    let before = client.status().await.unwrap();
     let zero = error("job 0", jobs.get(v1::GetJobRequest { job: 0 }).await);
     assert!(
         matches!(zero.kind, ErrorKind::NotFound | ErrorKind::InvalidArgument),
         "{zero:?}"
     );
-    let add = v1::AddMasterRequest {
-        id: 0,
-        address: "127.0.0.1:1".into(),
-        replaces: None,
-    };
-    let add = error("master 0", masters.add_master(add).await);
-    assert_eq!(add.fields[0].0, "id", "{add:?}");
-    let add = v1::AddMasterRequest {
-        id: 9,
-        address: "nowhere".into(),
-        replaces: None,
-    };
-    let add = error("no address", masters.add_master(add).await);
-    assert_eq!(add.fields[0].0, "address", "{add:?}");
+    for (id, address, field) in [(0, "127.0.0.1:1", "id"), (9, "nowhere", "address")] {
+        let add = v1::AddMasterRequest {
+            id,
+            address: address.into(),
+            replaces: None,
+        };
+        let add = error(field, masters.add_master(add).await);
+        assert_eq!(add.fields[0].0, field, "{add:?}");
+    }
     let after = client.status().await.unwrap();
-    let ids = |status: &v1::StatusResponse| status.masters.iter().map(|m| m.id).collect::<Vec<_>>();
-    assert_eq!((before.term, ids(&before)), (after.term, ids(&after)));
+    assert_eq!(members(&before), members(&after));
+}
+
+fn members(status: &v1::StatusResponse) -> (u64, Vec<u64>) {
+    (status.term, status.masters.iter().map(|m| m.id).collect())
 }
 
 /// The first message of a stream, or why there is none.
