@@ -480,6 +480,7 @@ impl Replica {
                     lead.rounds.want();
                 }
             }
+            (Command::SubmitJob { .. }, _) => lead.rounds.want_for_arrival(),
             (Command::RecordProgress { .. } | Command::RecordCheckpoint { .. }, _) => {}
             _ => lead.rounds.want(),
         }

@@ -18,6 +18,9 @@ use crate::policy::View;
 
 /// Pause after a round, in multiples of its duration.
 const PAUSE_FACTOR: u64 = 3;
+/// Jobs that arrive while nothing fits share a round this often, so that a flood of submissions is not planned one by
+/// one.
+const ARRIVALS_PAUSE_MS: u64 = 20;
 /// A policy that has not answered by then never will.
 const ANSWER_TIMEOUT_MS: u64 = 10_000;
 /// Bytes of bundles in one entry.
@@ -27,10 +30,14 @@ const MAX_PLAN_BYTES: usize = 32 << 10;
 pub(super) struct Rounds {
     /// Something changed since the last view was taken.
     wanted: bool,
+    /// Part of what changed may have made room.
+    room: bool,
     asked: Option<(u64, u64)>,
     /// Commands of the plan that are not applied yet.
     in_flight: usize,
     next_ms: u64,
+    /// Mere arrivals do not start a round before this.
+    arrivals_ms: u64,
     last_round_ms: u64,
     pub(super) count: u64,
     pub(super) last_took_ms: u64,
@@ -40,7 +47,14 @@ pub(super) struct Rounds {
 }
 
 impl Rounds {
+    /// Something changed that may have made room.
     pub(super) fn want(&mut self) {
+        self.wanted = true;
+        self.room = true;
+    }
+
+    /// A job arrived.
+    pub(super) fn want_for_arrival(&mut self) {
         self.wanted = true;
     }
 
@@ -51,7 +65,9 @@ impl Rounds {
     /// A command of the plan was applied.
     pub(super) fn on_plan_applied(&mut self, rejected: bool) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.wanted |= rejected;
+        if rejected {
+            self.want();
+        }
     }
 }
 
@@ -70,7 +86,8 @@ impl Replica {
             rounds.asked = None;
         }
         let overdue = rounds.last_round_ms + self.config.round_tick_ms <= now_ms;
-        let due = rounds.is_idle() && (rounds.wanted || overdue) && rounds.next_ms <= now_ms;
+        let wanted = rounds.room || (rounds.wanted && rounds.arrivals_ms <= now_ms);
+        let due = rounds.is_idle() && (wanted || overdue) && rounds.next_ms <= now_ms;
         let evicting = || {
             self.state
                 .nodes
@@ -83,6 +100,7 @@ impl Replica {
             return false;
         }
         rounds.wanted = false;
+        rounds.room = false;
         rounds.last_round_ms = now_ms;
         if !work() {
             rounds.waiting.clear();
@@ -121,6 +139,7 @@ impl Replica {
                 .push(Command::RejectJob { job, reason }, None);
         }
         if plan.bundles.is_empty() {
+            rounds.arrivals_ms = self.now_ms + ARRIVALS_PAUSE_MS;
             return;
         }
         rounds.plan += 1;
