@@ -3,7 +3,7 @@
 use berth_agent_core::{
     AgentConfig, AgentCore, DamagedCheckpoint, Effect, Input, PrepareFault, Prepared,
 };
-use berth_types::{CheckpointRecord, LaunchTask, Rank};
+use berth_types::{CheckpointRecord, JobId, LaunchTask, Rank};
 
 use super::{EPOCH_MS, Event, PowerOn, World};
 use crate::chronicle::Actor;
@@ -194,15 +194,7 @@ impl World<'_> {
                     manifest_sha256: format!("{job}-{epoch}-{step}"),
                     save_ms,
                 };
-                let result = Ok(record);
-                let delay = self.fates.machine.between(5, 50);
-                let input = Input::CheckpointVerified {
-                    job,
-                    epoch,
-                    step,
-                    result,
-                };
-                self.agent_later(at, delay, input);
+                self.verified(at, job, record);
             }
             Effect::PruneCheckpoints { .. } | Effect::TellTask { .. } => {}
             Effect::Disconnect { session } => {
@@ -222,6 +214,19 @@ impl World<'_> {
                 );
             }
         }
+    }
+
+    /// Files never go bad here: every checkpoint that is looked at is good.
+    fn verified(&mut self, at: MachineBoot, job: JobId, record: CheckpointRecord) {
+        let (epoch, step) = (record.epoch, record.step);
+        let delay = self.fates.machine.between(5, 50);
+        let input = Input::CheckpointVerified {
+            job,
+            epoch,
+            step,
+            result: Ok(record),
+        };
+        self.agent_later(at, delay, input);
     }
 
     /// An order to the keeper, through a pipe that keeps the order.

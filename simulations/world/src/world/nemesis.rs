@@ -89,14 +89,7 @@ impl World<'_> {
                 self.isolate_master(host);
                 self.relieve(long, Relief::MendMaster(host))
             }
-            (FaultKind::OneWayCut, Some(host)) => {
-                let others: Vec<usize> = members.into_iter().filter(|h| *h != host).collect();
-                let Some(other) = self.fates.fault.pick(&others) else {
-                    return false;
-                };
-                self.network.cut(Place::Master(host), Place::Master(other));
-                self.relieve(long, Relief::MendMaster(host))
-            }
+            (FaultKind::OneWayCut, Some(host)) => self.cut_one_way(host, &members, long),
             (FaultKind::MastersSplit, Some(host)) => self.split_masters(host, &members, long),
             (FaultKind::MachineIsolated, _) => {
                 for host in members {
@@ -106,17 +99,7 @@ impl World<'_> {
                 self.relieve(long, Relief::MendMachine(machine))
             }
             (FaultKind::MachineCutPartly, _) => self.cut_partly(machine, &members, long),
-            (FaultKind::StreamReset, _) => {
-                let Some(session) = self.machines[machine].session else {
-                    return false;
-                };
-                for agent in [true, false] {
-                    let delay = self.network.delay(&mut self.fates.network);
-                    self.calendar
-                        .after(delay, Event::EndNotices { session, agent });
-                }
-                true
-            }
+            (FaultKind::StreamReset, _) => self.reset_stream(machine),
             (FaultKind::Storm, _) => {
                 let loss = self.fates.fault.between(100, 600);
                 self.network.storm_per_mille = u32::try_from(loss).unwrap_or(0);
@@ -128,6 +111,27 @@ impl World<'_> {
             (FaultKind::OperatorFence, _) => self.fence_dead_machine(),
             (_, None) => false,
         }
+    }
+
+    fn cut_one_way(&mut self, host: usize, members: &[usize], long: u64) -> bool {
+        let others: Vec<usize> = members.iter().copied().filter(|h| *h != host).collect();
+        let Some(other) = self.fates.fault.pick(&others) else {
+            return false;
+        };
+        self.network.cut(Place::Master(host), Place::Master(other));
+        self.relieve(long, Relief::MendMaster(host))
+    }
+
+    fn reset_stream(&mut self, machine: usize) -> bool {
+        let Some(session) = self.machines[machine].session else {
+            return false;
+        };
+        for agent in [true, false] {
+            let delay = self.network.delay(&mut self.fates.network);
+            let event = Event::EndNotices { session, agent };
+            self.calendar.after(delay, event);
+        }
+        true
     }
 
     fn relieve(&mut self, delay_ms: u64, relief: Relief) -> bool {
