@@ -402,6 +402,32 @@ fn calls_survive_the_loss_of_the_leader() {
 }
 
 #[test]
+fn calls_that_wait_at_followers_are_served_as_soon_as_there_is_a_leader() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.leader();
+    cluster.replicas.remove(&leader);
+    let followers: Vec<_> = cluster.replicas.keys().copied().collect();
+    let mut calls = Vec::new();
+    for follower in followers {
+        let key = cluster.key();
+        let spec = Arc::new(gang(1));
+        calls.push(cluster.call(follower, Request::Submit { key, spec }));
+    }
+    while !cluster.replicas.values().any(Replica::is_serving) {
+        cluster.run(20);
+    }
+    // Far less than a follower waits before it asks again.
+    cluster.run(100);
+    for call in calls {
+        let reply = cluster.replies.get(&call);
+        assert!(
+            matches!(reply, Some(Response::Submitted { .. })),
+            "{reply:?}"
+        );
+    }
+}
+
+#[test]
 fn without_a_majority_calls_fail_as_unavailable_and_change_nothing() {
     let mut cluster = Cluster::new(3);
     let leader = cluster.leader();

@@ -110,19 +110,21 @@ impl Replica {
         request: Request,
         out: &mut Vec<Effect>,
     ) {
-        if self.lead.is_none() {
-            // The sender learns of the new leader by itself and asks there.
+        let call = Waiter {
+            origin: Origin::Peer { from, id },
+            request,
+            deadline_ms: self.now_ms + self.config.call_timeout_ms,
+        };
+        if self.lead.is_some() {
+            self.route(call, out);
             return;
         }
-        let deadline_ms = self.now_ms + self.config.call_timeout_ms;
-        self.route(
-            Waiter {
-                origin: Origin::Peer { from, id },
-                request,
-                deadline_ms,
-            },
-            out,
-        );
+        // Elected, but not serving yet: the sender has heard of it, and would ask again only much later. Any other
+        // sender learns of the leader by itself and asks there.
+        let elected = self.raft.leader() == Some(self.config.id.0);
+        if elected && self.calls.waiting() < self.config.max_waiting_calls {
+            self.calls.parked.push_back(call);
+        }
     }
 
     /// The leader answered a call that was passed on.
