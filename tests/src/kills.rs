@@ -1,6 +1,7 @@
 //! How long it takes: leaders killed again and again until the next write is accepted, nodes killed until their gang runs
 //! elsewhere.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,8 +20,12 @@ use crate::process;
 use crate::spec::{self, Shape};
 use crate::wait;
 
-/// How long one try of a write may take. A client that waited longer would measure its own patience.
-const TRY: Duration = Duration::from_millis(250);
+/// How long a try of a quick client may take: it shows when the cluster takes writes again, and not its own patience.
+const QUICK: Duration = Duration::from_millis(250);
+/// How long a patient client waits for the answer to its call: it shows what becomes of calls that were under way.
+const PATIENT: Duration = Duration::from_secs(10);
+/// Nobody is elected so soon: what is acknowledged within this time of the kill is still the old leader's.
+const AFTERGLOW: Duration = Duration::from_millis(100);
 /// Pause after a refused try.
 const RETRY: Duration = Duration::from_millis(5);
 /// Pause after an accepted write, so that the load is a client's and not a benchmark's.
@@ -35,12 +40,24 @@ const SOON: Duration = Duration::from_secs(60);
 /// What is told after each repetition: how many are done, of how many.
 pub type Tell<'a> = &'a mut (dyn FnMut(usize, usize, Duration) + Send);
 
-/// Kills the leader `kills` times. Each time is from the kill to the moment when a write is acknowledged that was
-/// sent after the kill, at whichever master answers first; one client per master writes all the time.
+/// What killing leaders measured.
+#[derive(Clone, Debug, Default)]
+pub struct LeaderTimes {
+    /// From the kill until a write was acknowledged that was sent after the kill, at whichever master answered first.
+    pub next_write: Times,
+    /// From the kill until each surviving master answered the call that a client was waiting for there.
+    pub patient: Times,
+}
+
+/// Kills the leader `kills` times, while clients write at every master.
 ///
 /// # Errors
 /// If nothing is accepted for half a minute, or the killed master does not come back.
-pub async fn leaders(dir: Option<PathBuf>, kills: usize, tell: Tell<'_>) -> anyhow::Result<Times> {
+pub async fn leaders(
+    dir: Option<PathBuf>,
+    kills: usize,
+    tell: Tell<'_>,
+) -> anyhow::Result<LeaderTimes> {
     let plan = Plan {
         agents: 1,
         gpus: 1,
@@ -56,21 +73,24 @@ async fn kill_leaders(
     cluster: &mut Cluster,
     kills: usize,
     tell: Tell<'_>,
-) -> anyhow::Result<Times> {
+) -> anyhow::Result<LeaderTimes> {
     let client = cluster.client()?;
     // Holds the only GPU, so that what is written stays in the queue: writes are measured, not runs.
     let holder = client
         .submit(&spec::shell("holder", "sleep 36000").gpus(1))
         .await?;
     client.wait_state(holder, JobState::Running, SOON).await?;
-    let mut times = Times::default();
+    let mut times = LeaderTimes::default();
     for done in 0..kills {
         let leader = client.leader().await?;
         let write = spec::shell("write", "true").gpus(1);
-        let (time, jobs) = kill_leader(cluster, leader, &write).await?;
-        times.add(time);
-        tell(done + 1, kills, time);
-        for job in jobs {
+        let kill = kill_leader(cluster, leader, &write).await?;
+        times.next_write.add(kill.next_write);
+        kill.patient
+            .into_iter()
+            .for_each(|time| times.patient.add(time));
+        tell(done + 1, kills, kill.next_write);
+        for job in kill.jobs {
             client.cancel(job).await?;
         }
         cluster.start_master(leader)?;
@@ -79,8 +99,18 @@ async fn kill_leaders(
     Ok(times)
 }
 
-/// Kills the leader while a client of each master submits `spec` again and again. Returns how long until the next one was
-/// accepted, and all that were.
+/// What one kill of a leader showed.
+#[derive(Clone, Debug)]
+pub struct LeaderKill {
+    /// Until the next accepted write.
+    pub next_write: Duration,
+    /// Until each surviving master answered the call that a client was waiting for there.
+    pub patient: Vec<Duration>,
+    /// Everything that was written around it.
+    pub jobs: Vec<u64>,
+}
+
+/// Kills the leader while two clients of each master, a quick and a patient one, submit `spec` again and again.
 ///
 /// # Errors
 /// If nothing is accepted for half a minute.
@@ -88,43 +118,48 @@ pub async fn kill_leader(
     cluster: &mut Cluster,
     leader: u64,
     spec: &v1::JobSpec,
-) -> anyhow::Result<(Duration, Vec<u64>)> {
+) -> anyhow::Result<LeaderKill> {
     let client = Arc::new(cluster.client()?);
     let (stop, stopped) = watch::channel(false);
     let (accepted, mut seen) = tokio::sync::mpsc::unbounded_channel();
     let mut writers = JoinSet::new();
-    for at in 0..cluster.masters.len() {
-        let channel = client.channel(at);
-        writers.spawn(write(
-            channel,
-            spec.clone(),
-            accepted.clone(),
-            stopped.clone(),
-        ));
+    for (at, master) in cluster.masters.keys().copied().enumerate() {
+        for patience in [QUICK, PATIENT] {
+            let writer = Writer {
+                channel: client.channel(at),
+                master,
+                patience,
+                spec: spec.clone(),
+                accepted: accepted.clone(),
+            };
+            writers.spawn(writer.run(stopped.clone()));
+        }
     }
     drop(accepted);
     tokio::time::sleep(WARM_UP).await;
-    let pid = cluster
-        .master(leader)?
-        .daemon
-        .as_ref()
-        .map(process::Daemon::pid);
+    let daemon = cluster.master(leader)?.daemon.as_ref();
+    let pid = daemon
+        .map(process::Daemon::pid)
+        .context("the leader runs")?;
     let killed = Instant::now();
-    process::kill_9(pid.context("the leader runs")?);
+    process::kill_9(pid);
     let mut jobs = Vec::new();
-    let first = tokio::time::timeout(LEADERLESS, async {
-        while let Some(write) = seen.recv().await {
-            let Write {
-                job,
-                sent,
-                acknowledged,
-            } = write;
-            jobs.push(job);
-            if sent >= killed {
-                return Some(acknowledged - killed);
+    let survivors = cluster.masters.len() - 1;
+    let (mut next_write, mut patient) = (None, BTreeMap::new());
+    let _ = tokio::time::timeout(LEADERLESS, async {
+        while next_write.is_none() || patient.len() < survivors {
+            let Some(write) = seen.recv().await else {
+                return;
+            };
+            jobs.push(write.job);
+            let time = write.acknowledged.saturating_duration_since(killed);
+            if write.sent >= killed {
+                next_write.get_or_insert(time);
+            }
+            if write.patience == PATIENT && write.master != leader && time > AFTERGLOW {
+                patient.entry(write.master).or_insert(time);
             }
         }
-        None
     })
     .await;
     let _ = stop.send(true);
@@ -133,40 +168,56 @@ pub async fn kill_leader(
     while let Some(write) = seen.recv().await {
         jobs.push(write.job);
     }
-    let first = first.ok().flatten();
-    let time = first.with_context(|| format!("no write was accepted within {LEADERLESS:?}"))?;
-    Ok((time, jobs))
+    ensure!(
+        patient.len() == survivors,
+        "no answer from every surviving master within {LEADERLESS:?}"
+    );
+    let next_write = next_write.context("no write was accepted")?;
+    Ok(LeaderKill {
+        next_write,
+        patient: patient.into_values().collect(),
+        jobs,
+    })
 }
 
 struct Write {
     job: u64,
+    master: u64,
+    patience: Duration,
     sent: Instant,
     acknowledged: Instant,
 }
 
-/// A client of one master: submits until told to stop, repeating an unanswered submission with its key.
-async fn write(
+/// A client of one master.
+struct Writer {
     channel: Channel,
+    master: u64,
+    patience: Duration,
     spec: v1::JobSpec,
     accepted: tokio::sync::mpsc::UnboundedSender<Write>,
-    stopped: watch::Receiver<bool>,
-) {
-    let mut key = client::key();
-    while !*stopped.borrow() {
-        let sent = Instant::now();
-        match client::submit_once(channel.clone(), &key, &spec, TRY).await {
-            Ok(answer) => {
-                let acknowledged = Instant::now();
-                let job = answer.job;
-                let _ = accepted.send(Write {
-                    job,
-                    sent,
-                    acknowledged,
-                });
-                key = client::key();
-                tokio::time::sleep(BETWEEN_WRITES).await;
+}
+
+impl Writer {
+    /// Submits until told to stop, repeating an unanswered submission with its key.
+    async fn run(self, stopped: watch::Receiver<bool>) {
+        let mut key = client::key();
+        while !*stopped.borrow() {
+            let sent = Instant::now();
+            let channel = self.channel.clone();
+            match client::submit_once(channel, &key, &self.spec, self.patience).await {
+                Ok(answer) => {
+                    let _ = self.accepted.send(Write {
+                        job: answer.job,
+                        master: self.master,
+                        patience: self.patience,
+                        sent,
+                        acknowledged: Instant::now(),
+                    });
+                    key = client::key();
+                    tokio::time::sleep(BETWEEN_WRITES).await;
+                }
+                Err(_) => tokio::time::sleep(RETRY).await,
             }
-            Err(_) => tokio::time::sleep(RETRY).await,
         }
     }
 }

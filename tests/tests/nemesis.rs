@@ -26,7 +26,8 @@ async fn writes_go_on_after_the_leader_is_killed_twice() {
     let mut told = 0;
     let mut tell = |done, of, _| told = done * 10 + of;
     let times = kills::leaders(None, 2, &mut tell).await.unwrap();
-    assert_eq!((times.spread().count, told), (2, 22));
+    assert_eq!((times.next_write.spread().count, told), (2, 22));
+    assert_eq!(times.patient.spread().count, 4, "two survivors, twice");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -237,7 +237,12 @@ async fn times_of_kills(args: &Args, work: &Work, json: bool) -> anyhow::Result<
         let times = kills::leaders(args.dir.clone(), work.leader_kills, &mut tell).await?;
         rows.push((
             "leader killed: next accepted write",
-            times.spread(),
+            times.next_write.spread(),
+            Some(NEXT_WRITE),
+        ));
+        rows.push((
+            "leader killed: a waiting call is answered, at each other master",
+            times.patient.spread(),
             Some(NEXT_WRITE),
         ));
     }

@@ -151,7 +151,8 @@ async fn leader_dies(
     ensure!(before.len() == 4, "{} ranks run instead of 4", before.len());
     timeline.say(&format!("kill -9 of master {leader}, the leader"));
     let write = spec::shell("write", "true");
-    let (leaderless, writes) = kills::kill_leader(cluster, leader, &write).await?;
+    let kill = kills::kill_leader(cluster, leader, &write).await?;
+    let (leaderless, writes) = (kill.next_write, kill.jobs);
     timeline.say(&format!(
         "the next write is accepted after {:.2} s; {} writes around it, all by clients that never stopped",
         leaderless.as_secs_f64(),
