@@ -524,7 +524,12 @@ fn why_finished(found: &FinishedJob) -> WhyView {
     WhyView {
         job: found.job.id,
         state,
-        reason: view.reason,
+        // As for a job that runs: nothing holds it back.
+        reason: if view.reason.is_empty() {
+            "None".to_owned()
+        } else {
+            view.reason
+        },
         text: found.reason.clone(),
         unblock: String::new(),
         ahead: None,
