@@ -55,6 +55,15 @@ pub(super) struct Calls {
 const MAX_CONFIRMATIONS: usize = 4;
 
 impl Calls {
+    /// Numbers begin at a place of this start's own: an answer to a call that an earlier start of this master passed on
+    /// must not find a caller of this one.
+    pub(super) fn new(proposer: u64) -> Self {
+        Calls {
+            next_id: (proposer >> 1) & !u64::from(u32::MAX),
+            ..Calls::default()
+        }
+    }
+
     fn waiting(&self) -> usize {
         self.parked.len() + self.forwarded.len() + self.reads.len()
     }

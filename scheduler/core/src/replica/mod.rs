@@ -119,6 +119,7 @@ impl Replica {
             ..berth_raft::Config::default()
         };
         let raft = Raft::new(raft_config, recovered)?;
+        let calls = Calls::new(config.proposer);
         let mut replica = Replica {
             config,
             raft,
@@ -127,7 +128,7 @@ impl Replica {
             now_ms: 0,
             lead: None,
             proposals: Proposals::default(),
-            calls: Calls::default(),
+            calls,
             told: (None, 0, false),
             told_masters: Vec::new(),
             snapshot_at: None,

@@ -37,8 +37,10 @@ pub(crate) struct Machine {
     pub(crate) skew_ms: u64,
     /// True while the agent looks for a master.
     pub(crate) dialing: bool,
-    /// The keeper takes orders from then on.
-    pub(crate) keeper_from_ms: u64,
+    /// Number of the keeper's socket; a new keeper has a new one.
+    pub(crate) socket: u64,
+    /// The socket that the agent uses: what it sends over an older one is lost.
+    pub(crate) agent_socket: u64,
     /// When the newest order arrives at the keeper.
     pub(crate) pipe_ms: u64,
     /// The stream that the agent uses or opens.
@@ -80,7 +82,8 @@ impl Machine {
             fence: Fence::default(),
             skew_ms,
             dialing: false,
-            keeper_from_ms: 0,
+            socket: 0,
+            agent_socket: 0,
             pipe_ms: 0,
             session: None,
             addresses: (0..hosts).collect(),

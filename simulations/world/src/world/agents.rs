@@ -65,6 +65,7 @@ impl World<'_> {
             return;
         }
         machine.agent_boot += 1;
+        machine.agent_socket = machine.socket;
         machine.skew_ms = self.fates.machine.between(0, self.options.skew_ms);
         machine.dialing = false;
         machine.session = None;
@@ -231,11 +232,13 @@ impl World<'_> {
 
     /// An order to the keeper, through a pipe that keeps the order.
     fn order_keeper(&mut self, at: MachineBoot, effect: Effect) {
+        let socket = self.machines[at.machine].agent_socket;
         let pipe = &mut self.machines[at.machine].pipe_ms;
         let arrives = self.calendar.now_ms() + self.fates.machine.between(0, 3);
         *pipe = arrives.max(*pipe);
         let event = Event::KeeperActs {
             machine: at,
+            socket,
             order: Box::new(effect),
         };
         self.calendar.at(*pipe, event);

@@ -145,8 +145,17 @@ pub(crate) enum Event {
     KeeperActs {
         /// Which agent.
         machine: MachineBoot,
+        /// Over which socket.
+        socket: u64,
         /// What.
         order: Box<berth_agent_core::Effect>,
+    },
+    /// An agent has connected to a new keeper and hears what it has.
+    KeeperAnswers {
+        /// Which agent.
+        machine: MachineBoot,
+        /// Over which socket.
+        socket: u64,
     },
     /// A machine gets its power back.
     MachineStarts(usize),

@@ -37,6 +37,8 @@ pub(crate) struct Healing {
     /// What progress is measured by, and when it last changed.
     mark: (u64, u64, u64, u64, usize),
     moved_ms: u64,
+    /// When a leader was last seen to serve.
+    led_ms: u64,
     asked: Vec<JobId>,
 }
 
@@ -134,6 +136,7 @@ impl World<'_> {
             since_ms: now,
             mark: (0, 0, 0, 0, 0),
             moved_ms: now,
+            led_ms: now,
             asked: Vec::new(),
         });
     }
@@ -148,10 +151,15 @@ impl World<'_> {
             .hosts
             .iter()
             .any(|h| h.realm == Realm::Real && h.leads.is_some());
+        if let (true, Some(healing)) = (leader, self.healing.as_mut()) {
+            healing.led_ms = now;
+        }
+        // Leaders may still hand over, when they are being replaced.
+        let leaderless = if leader { 0 } else { now - healing.led_ms };
         self.judge(Violation::unless(
-            leader || age < LEADER_WITHIN_MS,
+            leaderless < LEADER_WITHIN_MS,
             "a healed cluster has a leader soon",
-            || format!("none after {age} ms: {}", self.what_is_left()),
+            || format!("none for {leaderless} ms: {}", self.what_is_left()),
         ));
         self.demand_agents(age);
         self.repeat_undrains();
@@ -305,7 +313,7 @@ impl World<'_> {
                 let plan = self.planned(&job.spec.name);
                 plan.is_some_and(|p| {
                     let forever = p.behaviour.ending == Ending::Never && p.spec.time_limit_ms == 0;
-                    forever || !p.fits
+                    forever || (!p.fits && job.is_pending())
                 })
             })
             .map(|job| (job.id, job.state()))

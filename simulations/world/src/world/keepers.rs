@@ -28,11 +28,10 @@ impl World<'_> {
             .is_some_and(|m| m.power && m.boot == at.boot)
     }
 
-    pub(crate) fn on_keeper_acts(&mut self, at: MachineBoot, order: Effect) {
+    pub(crate) fn on_keeper_acts(&mut self, at: MachineBoot, socket: u64, order: Effect) {
         // What a dead agent left in the pipe still arrives; a newer agent speaks after that.
         let machine = &self.machines[at.machine];
-        let old_keeper = self.now() < machine.keeper_from_ms;
-        if old_keeper || !machine.power || machine.agent_boot != at.agent_boot {
+        if machine.socket != socket || !machine.power || machine.agent_boot != at.agent_boot {
             return;
         }
         let now = self.clock(at.machine);
@@ -270,15 +269,26 @@ impl World<'_> {
         }
         self.note(Actor::Machine(number), "loses its keeper", [0; 4]);
         self.renew_keeper(number);
-        let machine = &self.machines[number];
+        let machine = self.agent_of(number);
+        let socket = self.machines[number].socket;
+        let delay = self.fates.machine.between(4, 50);
+        self.calendar
+            .after(delay, Event::KeeperAnswers { machine, socket });
+        true
+    }
+
+    /// The agent has noticed that its keeper is another one, and hears what that has.
+    pub(crate) fn on_keeper_answers(&mut self, at: MachineBoot, socket: u64) {
+        if !self.agent_runs(at) || self.machines[at.machine].socket != socket {
+            return;
+        }
+        let machine = &mut self.machines[at.machine];
+        machine.agent_socket = socket;
         let state = Input::KeeperState {
             incarnation: machine.keeper.incarnation,
             tasks: machine.keeper.state(),
         };
-        // Orders on their way to the old keeper are lost with it.
-        let at = self.agent_of(number);
-        self.agent_later(at, 4, state);
-        true
+        self.step_agent(at.machine, state);
     }
 
     /// Puts a new keeper, with the records of the old one, in the old one's place.
@@ -289,7 +299,7 @@ impl World<'_> {
         let before = std::mem::take(&mut machine.keeper);
         let (keeper, gone) = Keeper::after(before, incarnation, now);
         machine.keeper = keeper;
-        machine.keeper_from_ms = now.virtual_ms + 4;
+        machine.socket += 1;
         for key in gone {
             machine.ends.insert(key, never_ran(-1));
         }

@@ -173,7 +173,12 @@ impl World<'_> {
             Event::AgentTick(machine) => self.on_agent_tick(machine),
             Event::AgentStarts(machine) => self.on_agent_starts(machine),
             Event::AgentHears { machine, input } => self.on_agent_hears(machine, *input),
-            Event::KeeperActs { machine, order } => self.on_keeper_acts(machine, *order),
+            Event::KeeperActs {
+                machine,
+                socket,
+                order,
+            } => self.on_keeper_acts(machine, socket, *order),
+            Event::KeeperAnswers { machine, socket } => self.on_keeper_answers(machine, socket),
             Event::MachineStarts(machine) => self.on_machine_starts(machine),
             Event::ProcessEnds {
                 machine,
