@@ -3,6 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
+
+/// Parent of the kernel's own threads.
+const KTHREADD: i32 = 2;
+/// An `exec` takes less than this many milliseconds, also on a busy machine.
+const EXEC_LOOKS: u32 = 50;
 
 /// A live process. A zombie is not live: it does nothing and holds nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,14 +69,30 @@ pub fn all() -> Vec<Process> {
 
 /// The environment that a process was started with; empty if it is not ours to read.
 pub fn environment(pid: i32) -> BTreeMap<String, String> {
-    let bytes = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    split_zeros(&bytes)
+    split_zeros(&environment_bytes(pid))
         .into_iter()
         .filter_map(|pair| {
             let (key, value) = pair.split_once('=')?;
             Some((key.to_owned(), value.to_owned()))
         })
         .collect()
+}
+
+/// In the middle of an `exec` a process has no environment for a moment; a task must not look dead then.
+fn environment_bytes(pid: i32) -> Vec<u8> {
+    for _ in 0..EXEC_LOOKS {
+        match fs::read(format!("/proc/{pid}/environ")) {
+            Ok(bytes) if bytes.is_empty() => {}
+            Ok(bytes) => return bytes,
+            Err(_) => return Vec::new(),
+        }
+        // The kernel's own threads never have one.
+        if process(pid).is_none_or(|process| process.parent == KTHREADD || pid == KTHREADD) {
+            return Vec::new();
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Vec::new()
 }
 
 /// Live processes that belong to whatever lives in `dir`: a `BERTH_` variable names it, or an argument of one of our own

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::ensure;
 use berth_proto::v1::{JobState, LostNodeRule, NodeState};
 
-use super::{Ground, HEAL, Measured, SOON, end, endless, epoch, nothing_held};
+use super::{Ground, HEAL, Measured, SOON, end, endless, epoch, nothing_held, only_copy};
 use crate::client::summary;
 use crate::cluster::{Cluster, Plan};
 use crate::config::Settings;
@@ -78,9 +78,10 @@ async fn fenced(cluster: &mut Cluster, ground: &Ground) -> anyhow::Result<Measur
         "attempt 2 was expected: {}",
         summary(&view)
     );
+    let copy = only_copy(cluster, job)?;
     ensure!(
-        cluster.tasks_of(job).len() == 1,
-        "the heal changed something"
+        copy.epoch == 2 && copy.agent != old.agent,
+        "the heal changed something: {copy:?}"
     );
     end(cluster, &client, job).await?;
     nothing_held(&client, ground.within(HEAL)).await?;
