@@ -4,6 +4,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use berth_raft::PeerId;
 
@@ -166,7 +167,23 @@ enum OpenError {
     Damaged(String),
 }
 
+/// How long an open waits for the lock: sled's own threads, or a process that was just killed, let go of it a moment
+/// after the database is closed.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
+
 fn open_database(dir: &Path, cache_bytes: u64) -> Result<sled::Db, OpenError> {
+    let until = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match try_open(dir, cache_bytes) {
+            Err(OpenError::Busy(_)) if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn try_open(dir: &Path, cache_bytes: u64) -> Result<sled::Db, OpenError> {
     let config = sled::Config::new()
         .path(dir)
         .cache_capacity(cache_bytes)
