@@ -41,7 +41,7 @@ impl AgentCore {
             self.adopt(now_ms, task, effects);
         }
         for key in missing {
-            self.on_missing(now_ms, key, effects);
+            self.on_missing(now_ms, key, renewed, effects);
         }
         let jobs: BTreeSet<JobId> = self.tasks.keys().map(|key| key.job).collect();
         for job in jobs {
@@ -85,11 +85,16 @@ impl AgentCore {
     }
 
     /// The keeper does not have this task.
-    fn on_missing(&mut self, now_ms: u64, key: TaskKey, effects: &mut Vec<Effect>) {
+    fn on_missing(&mut self, now_ms: u64, key: TaskKey, renewed: bool, effects: &mut Vec<Effect>) {
         let Some(task) = self.tasks.get(&key) else {
             return;
         };
         match &task.phase {
+            // A new keeper registers as one that runs nothing older: masters give its GPUs to others at once, so what
+            // was launched under the keeper before must not start any more.
+            Phase::Waiting(_) | Phase::Preparing(_) | Phase::Spawning(..) if renewed => {
+                self.record_exit(key, lost_with_keeper(now_ms), effects);
+            }
             Phase::Waiting(_) | Phase::Preparing(_) => {}
             // The order was lost on its way.
             Phase::Spawning(launch, prepared) if task.stop.is_none() => {

@@ -311,8 +311,8 @@ fn a_new_keeper_makes_the_agent_register_anew() {
         .collect();
     assert_eq!(
         kinds,
-        [true, false, false],
-        "the running one is lost, the other is started again: {effects:?}"
+        [true, true, false],
+        "both are lost: masters free what was launched before the new keeper: {effects:?}"
     );
     assert!(
         matches!(effects[1], Effect::Spawn { .. })
