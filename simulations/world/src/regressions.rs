@@ -37,4 +37,12 @@ pub const SEEDS: &[(u64, &str)] = &[
         592,
         "the same charge, when the agent died between the signal and the exit",
     ),
+    (
+        1073,
+        "tasks launched under an old keeper started on the new one, on GPUs that masters gave to others",
+    ),
+    (
+        3070,
+        "a restarted follower gave one client the answer to another's call",
+    ),
 ];
