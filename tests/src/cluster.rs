@@ -197,7 +197,9 @@ impl Cluster {
     pub async fn ready(&mut self) -> anyhow::Result<()> {
         let client = self.client()?;
         wait::until("the cluster is up", UP, async || {
-            self.check_alive().map_err(|error| format!("{error:#}"))?;
+            if let Err(ended) = self.check_alive() {
+                return Ok(Err(ended));
+            }
             let status = client.status().await.map_err(|e| format!("{e:#}"))?;
             if let Some(away) = status.masters.iter().find(|m| !m.leader && !m.reachable) {
                 return Err(format!("the leader does not reach master {}", away.id));
@@ -206,13 +208,13 @@ impl Cluster {
             let ready = |node: &&v1::Node| node.connected && node.state() == v1::NodeState::Ready;
             let ready = nodes.iter().filter(ready).count();
             if ready >= self.agents.len() {
-                Ok(())
+                Ok(Ok(()))
             } else {
                 Err(format!("{ready} of {} nodes are ready", self.agents.len()))
             }
         })
-        .await?;
-        Ok(())
+        .await?
+        .0
     }
 
     /// Nobody that should run has ended by itself.
