@@ -8,6 +8,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
+use berth_core::insight::Insights;
 use berth_core::planner::{PlanLimits, decide};
 use berth_core::policy::View;
 use berth_core::state::{Job, Node, State};
@@ -194,6 +195,7 @@ fn view(case: Case) -> View {
         seed: 1,
         now_ms: NOW_MS,
         state,
+        insights: Insights::new(),
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use berth_core::apply::{CommandResult, apply};
 use berth_core::command::ProposalTag;
+use berth_core::insight::Insights;
 use berth_core::planner::{Plan, PlanLimits, WaitCode, decide};
 use berth_core::{Command, LogEntry, State, View};
 use berth_policy::{NAMES, by_name};
@@ -68,6 +69,7 @@ impl Cluster {
             seed: 1,
             now_ms: self.now_ms,
             state: self.state.clone(),
+            insights: Insights::new(),
         };
         let mut policy = by_name(policy).expect("it is listed");
         decide(&mut *policy, &view, &PlanLimits::default())

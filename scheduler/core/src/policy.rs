@@ -6,6 +6,7 @@
 use berth_types::{JobId, TaskPlacement};
 use rand_chacha::ChaCha8Rng;
 
+use crate::insight::Insights;
 use crate::state::State;
 
 /// Decides. Implementations live in `berth-policy`; the same object serves masters and the simulator.
@@ -28,6 +29,8 @@ pub struct View {
     pub now_ms: u64,
     /// The replicated state.
     pub state: State,
+    /// What is known or believed about jobs beyond their records; a job without an entry is unknown.
+    pub insights: Insights,
 }
 
 /// What should run, in order of importance.
@@ -68,12 +71,14 @@ pub enum Action {
         /// Where each task goes; `None` leaves it to the planner.
         slots: Option<Vec<TaskPlacement>>,
     },
-    /// Run a running job with another number of workers per group: stop it and start it anew.
+    /// Run a running job with another number of workers per group, or elsewhere: stop it and start it anew.
     Resize {
         /// The job.
         job: JobId,
         /// Workers per group.
         workers: Vec<u32>,
+        /// Where each task goes; `None` leaves it to the planner. What the job holds now counts as free.
+        slots: Option<Vec<TaskPlacement>>,
     },
 }
 

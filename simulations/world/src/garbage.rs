@@ -51,7 +51,11 @@ fn action(job: JobId, rng: &mut ChaCha8Rng) -> Action {
         2 => Action::Stop(job),
         3 => {
             let workers = (0..number(rng, 3)).map(|_| number(rng, 20)).collect();
-            Action::Resize { job, workers }
+            Action::Resize {
+                job,
+                workers,
+                slots: None,
+            }
         }
         4 => Action::Start {
             job,

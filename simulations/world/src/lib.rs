@@ -23,6 +23,7 @@ pub mod options;
 pub mod regressions;
 mod report;
 mod stream;
+pub mod twin;
 mod workload;
 mod world;
 

@@ -110,7 +110,11 @@ impl<'a> Round<'a> {
                     Some(record) => evicted.push(record),
                     None => refused = true,
                 },
-                Action::Resize { job, workers } => match self.evictable(*job) {
+                Action::Resize {
+                    job,
+                    workers,
+                    slots,
+                } => match self.evictable(*job) {
                     Some(record) => {
                         evicted.push(record);
                         wishes.push((
@@ -118,7 +122,7 @@ impl<'a> Round<'a> {
                             Wish {
                                 job: *job,
                                 workers: Some(workers),
-                                slots: None,
+                                slots: slots.as_deref(),
                                 why,
                             },
                         ));

@@ -13,6 +13,7 @@ use berth_types::JobId;
 use super::proposals::bundle_size;
 use super::{Effect, Replica};
 use crate::command::Command;
+use crate::insight::Insights;
 use crate::planner::{Plan, WaitReason};
 use crate::policy::View;
 
@@ -116,6 +117,7 @@ impl Replica {
             seed,
             now_ms,
             state: self.state.clone(),
+            insights: Insights::new(),
         });
         out.push(Effect::AskPolicy { round, view });
         true

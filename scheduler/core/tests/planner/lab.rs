@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use berth_core::apply::{CommandResult, apply};
 use berth_core::command::ProposalTag;
+use berth_core::insight::Insights;
 use berth_core::planner::{Plan, PlanLimits, plan};
 use berth_core::policy::{Backfill, Proposal, ProposedBundle};
 use berth_core::{Command, LogEntry, State, View};
@@ -127,6 +128,7 @@ impl Lab {
             seed: 1,
             now_ms: self.now_ms,
             state: self.state.clone(),
+            insights: Insights::new(),
         }
     }
 

@@ -215,6 +215,7 @@ fn propose(lab: &mut Lab, actions: &[(u8, u8, u8)]) {
                 1 => Action::Resize {
                     job: pick(&active, job)?,
                     workers,
+                    slots: None,
                 },
                 2 => Action::Start {
                     job: pick(&pending, job)?,

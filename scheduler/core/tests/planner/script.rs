@@ -152,6 +152,7 @@ impl Script {
                 "resize" => Action::Resize {
                     job,
                     workers: workers.expect("resize:JOB:N"),
+                    slots: None,
                 },
                 other => panic!("no such action: {other}"),
             }
