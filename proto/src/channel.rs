@@ -32,3 +32,62 @@ pub fn endpoint(address: &str) -> Result<Endpoint, tonic::transport::Error> {
 pub fn connect(address: &str) -> Result<Channel, tonic::transport::Error> {
     Ok(endpoint(address)?.connect_lazy())
 }
+
+/// Longest `host:port` that counts as one: a DNS name and a port.
+const MAX_ADDRESS: usize = 253 + 6;
+
+/// True if `address` is a `host:port` that can be dialled. Says nothing about whether anybody is there.
+pub fn is_address(address: &str) -> bool {
+    let Some((host, port)) = address.rsplit_once(':') else {
+        return false;
+    };
+    let named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let bracketed = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+    let host = match bracketed {
+        Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.chars().all(named),
+    };
+    let port = !port.starts_with('+') && port.parse::<u16>().is_ok_and(|port| port != 0);
+    address.len() <= MAX_ADDRESS && host && port && endpoint(address).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_told_from_nonsense() {
+        for good in [
+            "127.0.0.1:7101",
+            "[::1]:1",
+            "localhost:65535",
+            "m-1.rack_2.example:7101",
+        ] {
+            assert!(is_address(good), "{good}");
+        }
+        for bad in [
+            "",
+            ":",
+            ":1",
+            "host",
+            "host:",
+            "host:0",
+            "host:65536",
+            "host:-1",
+            "host:+1",
+            "http://host:1",
+            "u@host:1",
+            "host/path:1",
+            "host?:1",
+            "ho st:1",
+            "::1:1",
+            "[::1:1",
+            "[nine]:1",
+            "h\n:1",
+            "hôte:1",
+        ] {
+            assert!(!is_address(bad), "{bad}");
+        }
+        assert!(!is_address(&format!("{}:1", "h".repeat(258))));
+    }
+}

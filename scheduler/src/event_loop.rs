@@ -184,6 +184,10 @@ impl EventLoop {
                     inventory: hello.inventory,
                 });
             }
+            Message::PeerListens { from, address } => {
+                self.out.peers.hear(from, address);
+                self.refresh_leader();
+            }
             Message::Stop => {
                 info!("stopping");
                 self.stopping_since.get_or_insert_with(Instant::now);
@@ -308,22 +312,30 @@ impl EventLoop {
     fn on_masters(&mut self, masters: Vec<(MasterId, MasterInfo)>) {
         self.out.peers.set(&masters);
         self.out.masters.send_replace(masters);
-        // The leader may have been known before its address was.
-        self.out.leader.send_modify(|leader| {
-            if let Some((id, info)) = &mut leader.known
-                && let Some(now) = self.address_of(*id)
-            {
-                *info = now;
-            }
+        self.refresh_leader();
+    }
+
+    /// The leader may have been known before its address was.
+    fn refresh_leader(&self) {
+        self.out.leader.send_if_modified(|leader| {
+            let Some((id, info)) = &mut leader.known else {
+                return false;
+            };
+            let now = self.address_of(*id).unwrap_or_else(|| info.clone());
+            let changed = now != *info;
+            *info = now;
+            changed
         });
     }
 
     fn address_of(&self, id: MasterId) -> Option<MasterInfo> {
         let masters = self.out.masters.borrow();
-        masters
-            .iter()
-            .find(|(master, _)| *master == id)
-            .map(|(_, info)| info.clone())
+        let listed = masters.iter().find(|(master, _)| *master == id);
+        let heard = || {
+            let address = self.out.peers.heard(id)?.to_owned();
+            Some(MasterInfo { address })
+        };
+        listed.map(|(_, info)| info.clone()).or_else(heard)
     }
 }
 

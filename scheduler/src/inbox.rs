@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use berth_core::Input;
 use berth_types::api::{ApiError, ErrorKind, Request, Response};
-use berth_types::{AgentReport, NodeSpec};
+use berth_types::{AgentReport, MasterId, NodeSpec};
 use tokio::sync::oneshot;
 
 use crate::sessions::Outbox;
@@ -32,6 +32,8 @@ pub(crate) enum Message {
         outbox: Outbox,
         hello: Box<Hello>,
     },
+    /// Another master said where it listens.
+    PeerListens { from: MasterId, address: String },
     /// Hand over leadership, then stop.
     Stop,
 }

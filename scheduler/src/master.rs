@@ -32,7 +32,7 @@ use crate::event_loop::{self, End, EventLoop, Outlets};
 use crate::history;
 use crate::history_gap;
 use crate::inbox::{Inbox, Message, inbox};
-use crate::peers::Peers;
+use crate::peers::{self, Peers};
 use crate::planning::Planning;
 use crate::service;
 use crate::sessions::Sessions;
@@ -135,7 +135,7 @@ impl Master {
         let listener = TcpListener::bind(address).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
         let (inbox, messages) = inbox();
-        let (shared, threads) = start_threads(config, inbox.clone(), messages)?;
+        let (shared, threads) = start_threads(config, address, inbox.clone(), messages)?;
         let (close, closed) = oneshot::channel();
         let (health, health_service) = tonic_health::server::health_reporter();
         for name in SERVICES {
@@ -257,6 +257,7 @@ fn open(config: &Config) -> Result<Opened, StartError> {
 
 fn start_threads(
     config: &Config,
+    listens: SocketAddr,
     inbox: Inbox,
     messages: Receiver<Message>,
 ) -> Result<(Shared, Threads), StartError> {
@@ -287,7 +288,12 @@ fn start_threads(
     let fill = history_gap::fill(config.id, through, masters_known, history.clone());
     let gap = tokio::spawn(fill);
     let cluster_id = Arc::clone(&shared.cluster_id);
-    let mut peers = Peers::new(config.id, cluster_id, inbox.clone(), Handle::current());
+    let own = peers::Own {
+        id: config.id,
+        listens: advertised(config, listens),
+        cluster_id,
+    };
+    let mut peers = Peers::new(own, inbox.clone(), Handle::current());
     if config.join {
         // Until the log has told it where the masters listen, it answers those that the file names.
         peers.set(&config.masters);
@@ -320,6 +326,12 @@ fn start_threads(
             gap,
         },
     ))
+}
+
+/// Where the others reach this master until the log says so: as its file has it, or else where it listens.
+fn advertised(config: &Config, listens: SocketAddr) -> String {
+    let listed = config.masters.iter().find(|(id, _)| *id == config.id);
+    listed.map_or_else(|| listens.to_string(), |(_, info)| info.address.clone())
 }
 
 /// Connections without Nagle's delay.

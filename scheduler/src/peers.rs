@@ -4,6 +4,12 @@
 //! Dialling --connected--> Streaming --broken--> (told unreachable, short pause) --> Dialling
 //! ```
 //! A message that finds no connection or a full queue is lost; the replica and Raft repeat what matters.
+//!
+//! Where masters listen is in the log. A master whose log lags behind a change of members does not know the new leader, and
+//! would never catch up if it could not answer it: so each says with its messages where it listens, and [`heard`] keeps that
+//! for those whom the log does not have.
+
+mod heard;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +25,7 @@ use berth_types::MasterId;
 use berth_types::api::MasterInfo;
 use bytes::Bytes;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -27,6 +33,7 @@ use tonic::transport::Channel;
 use tracing::{debug, info, warn};
 
 use crate::inbox::{Inbox, Message};
+use heard::Heard;
 
 /// Messages that may wait for one master; a few pipelined appends and what clients of this master ask meanwhile.
 const QUEUE: usize = 16_384;
@@ -49,6 +56,9 @@ const LARGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 struct Link {
     address: String,
+    /// The log has this address. If not, the link ends with its connection and is made again when there is something to
+    /// say, so that a master that is gone for good is not dialled for ever.
+    listed: bool,
     queue: mpsc::Sender<PeerMessage>,
     task: JoinHandle<()>,
 }
@@ -59,29 +69,35 @@ impl Drop for Link {
     }
 }
 
+/// Who this master is.
+pub(crate) struct Own {
+    pub(crate) id: MasterId,
+    /// Where the others reach it.
+    pub(crate) listens: String,
+    pub(crate) cluster_id: Arc<AtomicU64>,
+}
+
 /// Links to all other masters. Owned by the event loop.
 pub(crate) struct Peers {
     own: MasterId,
+    listens: watch::Sender<String>,
     cluster_id: Arc<AtomicU64>,
     inbox: Inbox,
     runtime: Handle,
     links: BTreeMap<MasterId, Link>,
+    heard: Heard,
 }
 
 impl Peers {
-    pub(crate) fn new(
-        own: MasterId,
-        cluster_id: Arc<AtomicU64>,
-        inbox: Inbox,
-        runtime: Handle,
-    ) -> Self {
-        let links = BTreeMap::new();
+    pub(crate) fn new(own: Own, inbox: Inbox, runtime: Handle) -> Self {
         Self {
-            own,
-            cluster_id,
+            own: own.id,
+            listens: watch::Sender::new(own.listens),
+            cluster_id: own.cluster_id,
             inbox,
             runtime,
-            links,
+            links: BTreeMap::new(),
+            heard: Heard::default(),
         }
     }
 
@@ -92,39 +108,65 @@ impl Peers {
             .filter(|(id, info)| *id != self.own && !info.address.is_empty())
             .map(|(id, info)| (*id, info.address.as_str()))
             .collect();
-        self.links.retain(|id, link| {
-            wanted
-                .get(id)
-                .is_some_and(|address| *address == link.address)
-        });
-        for (id, address) in wanted {
-            if self.links.contains_key(&id) {
-                continue;
+        let stays = |id: &MasterId, link: &mut Link| match wanted.get(id) {
+            Some(address) => link.listed && *address == link.address,
+            None => !link.listed,
+        };
+        self.links.retain(stays);
+        for (id, address) in &wanted {
+            if !self.links.contains_key(id) {
+                self.link(*id, address, true);
             }
-            let (queue, messages) = mpsc::channel(QUEUE);
-            let dialler = Dialler {
-                own: self.own,
-                to: id,
-                address: address.to_owned(),
-                cluster_id: Arc::clone(&self.cluster_id),
-                inbox: self.inbox.clone(),
-                messages,
-            };
-            let task = self.runtime.spawn(dialler.run());
-            let address = address.to_owned();
-            self.links.insert(
-                id,
-                Link {
-                    address,
-                    queue,
-                    task,
-                },
-            );
+        }
+        if let Some((_, info)) = masters.iter().find(|(id, _)| *id == self.own) {
+            self.listens.send_replace(info.address.clone());
         }
     }
 
+    /// A master said where it listens; counts for as long as the log does not say so.
+    pub(crate) fn hear(&mut self, from: MasterId, address: String) {
+        if from != self.own && self.heard.hear(from, address) {
+            // Made anew with the next message.
+            self.links
+                .retain(|id, link| link.listed || self.heard.of(*id) == Some(&link.address));
+        }
+    }
+
+    /// Where a master said that it listens.
+    pub(crate) fn heard(&self, id: MasterId) -> Option<&str> {
+        self.heard.of(id)
+    }
+
+    fn link(&mut self, to: MasterId, address: &str, listed: bool) {
+        let (queue, messages) = mpsc::channel(QUEUE);
+        let dialler = Dialler {
+            own: self.own,
+            listens: self.listens.subscribe(),
+            to,
+            address: address.to_owned(),
+            again: listed,
+            cluster_id: Arc::clone(&self.cluster_id),
+            inbox: self.inbox.clone(),
+            messages,
+        };
+        let link = Link {
+            address: address.to_owned(),
+            listed,
+            queue,
+            task: self.runtime.spawn(dialler.run()),
+        };
+        self.links.insert(to, link);
+    }
+
     /// Sends, or loses.
-    pub(crate) fn send(&self, to: MasterId, message: PeerMessage) {
+    pub(crate) fn send(&mut self, to: MasterId, message: PeerMessage) {
+        let usable = |link: &Link| link.listed || !link.queue.is_closed();
+        if !self.links.get(&to).is_some_and(usable)
+            && let Some(address) = self.heard.of(to).map(str::to_owned)
+        {
+            info!(master = %to, address, "the log does not have this master yet: answering where it says it is");
+            self.link(to, &address, false);
+        }
         let Some(link) = self.links.get(&to) else {
             debug!(master = %to, "no address for a master");
             return;
@@ -137,8 +179,11 @@ impl Peers {
 
 struct Dialler {
     own: MasterId,
+    listens: watch::Receiver<String>,
     to: MasterId,
     address: String,
+    /// Dials for ever.
+    again: bool,
     cluster_id: Arc<AtomicU64>,
     inbox: Inbox,
     messages: mpsc::Receiver<PeerMessage>,
@@ -174,6 +219,9 @@ impl Dialler {
                     .offer(Message::Input(Input::PeerUnreachable(self.to)));
             }
             tokio::time::sleep(pause).await;
+            if !self.again {
+                return;
+            }
             pause = (pause * 2).min(MAX_PAUSE);
         }
     }
@@ -232,6 +280,7 @@ impl Dialler {
             to: self.to.0,
             cluster_id: self.cluster_id.load(Ordering::Relaxed),
             messages,
+            address: self.listens.borrow().clone(),
         }
     }
 
@@ -271,6 +320,7 @@ impl Dialler {
     ) -> impl Future<Output = ()> + Send + 'static {
         let (own, to, inbox) = (self.own, self.to, self.inbox.clone());
         let cluster_id = self.cluster_id.load(Ordering::Relaxed);
+        let address = self.listens.borrow().clone();
         async move {
             let total_bytes = data.len() as u64;
             info!(master = %to, total_bytes, "sending a large message in chunks");
@@ -282,6 +332,7 @@ impl Dialler {
                     cluster_id,
                     total_bytes,
                     data: data.split_to(n),
+                    address: address.clone(),
                 })
             });
             let sent = client.snapshot_install(tokio_stream::iter(chunks));

@@ -45,11 +45,13 @@ impl v1::peers_server::Peers for Peers {
         let mut chunks = request.into_inner();
         let mut data = BytesMut::new();
         let mut about = None;
+        let mut told = String::new();
         while let Some(chunk) = chunks.message().await? {
             let from = self
                 .0
                 .check_peer(chunk.from, chunk.to, chunk.cluster_id)
                 .map_err(|e| to_status(&e))?;
+            hear_address(&self.0, from, chunk.address, &mut told).await?;
             if chunk.total_bytes > MAX_LARGE_BYTES
                 || data.len() as u64 + chunk.data.len() as u64 > chunk.total_bytes
             {
@@ -106,6 +108,7 @@ fn too_large(bytes: u64) -> Status {
 
 /// Reads frames until the stream ends; says why.
 async fn read(shared: &Shared, mut frames: Streaming<v1::PeerFrame>) -> Status {
+    let mut told = String::new();
     loop {
         let frame = match frames.message().await {
             Ok(Some(frame)) => frame,
@@ -116,11 +119,34 @@ async fn read(shared: &Shared, mut frames: Streaming<v1::PeerFrame>) -> Status {
             Ok(from) => from,
             Err(error) => return to_status(&error),
         };
+        if let Err(status) = hear_address(shared, from, frame.address, &mut told).await {
+            return status;
+        }
         for message in frame.messages {
             if let Err(status) = deliver(shared, from, message).await {
                 return status;
             }
         }
+    }
+}
+
+/// Tells the event loop where `from` listens, unless this stream has said so already. Goes before the messages that come
+/// with it, so that they can be answered.
+async fn hear_address(
+    shared: &Shared,
+    from: MasterId,
+    address: String,
+    told: &mut String,
+) -> Result<(), Status> {
+    if address == *told {
+        return Ok(());
+    }
+    told.clone_from(&address);
+    let message = Message::PeerListens { from, address };
+    if shared.inbox.send(message).await {
+        Ok(())
+    } else {
+        Err(Status::unavailable("this master is stopping"))
     }
 }
 
