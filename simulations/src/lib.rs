@@ -3,8 +3,10 @@
 //! Owns threads, terminals and the choice of policies around `berth-world`, which stays pure. Must not know: how a
 //! world works, real clusters, networks.
 //!
-//! Start reading at [`chaos`] (many seeds of faults), then [`cli`].
+//! Start reading at [`chaos`] (many seeds of faults), then [`load`] (workloads that others recorded), then [`cli`].
 
 pub mod chaos;
 pub mod cli;
+pub mod input;
+pub mod load;
 pub mod report;

@@ -1,0 +1,48 @@
+//! Which formats there are, and the one door to all of them.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+use super::{Limits, Loaded, helios, pai, philly, philly_gavel};
+use crate::input::{InputError, Source};
+
+/// How a workload is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Philly (Microsoft 2017): jobs.csv, or the list recovered from Gavel's traces.
+    Philly,
+    /// Philly as Gavel wrote it: one virtual cluster per file.
+    PhillyGavel,
+    /// Helios (SenseTime 2020).
+    Helios,
+    /// Alibaba PAI (gpu-v2020).
+    Pai,
+}
+
+/// What some formats need beside their file.
+#[derive(Clone, Debug, Default)]
+pub struct Extras {
+    /// Profiles or rates that belong to the workload; looked for in the usual places if not named.
+    pub profiles: Option<PathBuf>,
+    /// A recorded order of arrivals, and which of its seeds.
+    pub arrivals: Option<(PathBuf, u64)>,
+}
+
+/// Reads a workload.
+///
+/// # Errors
+/// With file, line and column, for anything that the format does not allow.
+pub fn load(
+    format: Format,
+    source: Source,
+    extras: &Extras,
+    limits: &Limits,
+) -> Result<Loaded, InputError> {
+    match format {
+        Format::Philly => philly::load(source, limits),
+        Format::PhillyGavel => philly_gavel::load(source, extras.profiles.as_deref(), limits),
+        Format::Helios => helios::load(source, limits),
+        Format::Pai => pai::load(source, limits),
+    }
+}
