@@ -38,6 +38,11 @@ impl<E> Calendar<E> {
         self.events.insert(key, event);
     }
 
+    /// When the next event is due.
+    pub(crate) fn next_ms(&self) -> Option<u64> {
+        self.events.first_key_value().map(|((at_ms, _), _)| *at_ms)
+    }
+
     /// Takes the next event if it is due by `until_ms`, and moves the clock to it; else moves the clock to `until_ms`.
     pub(crate) fn pop(&mut self, until_ms: u64) -> Option<E> {
         match self.events.first_entry() {

@@ -4,6 +4,10 @@ use std::sync::Arc;
 
 use berth_types::JobSpec;
 
+use super::behaviour::{Behaviour, Model};
+use super::rigid::RigidJob;
+use super::setting::Setting;
+
 /// Jobs in the order of their arrival.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Trace {
@@ -28,10 +32,33 @@ pub struct TraceJob {
 }
 
 /// How a job behaves, which the scheduler does not know.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Truth {
     /// Runs for a recorded time at the size it asks for.
     Rigid(Rigid),
+    /// Anything else.
+    Model(Arc<dyn Model>),
+}
+
+impl PartialEq for Truth {
+    /// Models are equal if they are the same one.
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Truth::Rigid(a), Truth::Rigid(b)) => a == b,
+            (Truth::Model(a), Truth::Model(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+}
+
+impl TraceJob {
+    /// The job as the engine holds it, from its submission on.
+    pub(super) fn begin(&self, setting: &Setting) -> Box<dyn Behaviour> {
+        match &self.truth {
+            Truth::Rigid(rigid) => Box::new(RigidJob::new(*rigid, self, setting)),
+            Truth::Model(model) => model.begin(self),
+        }
+    }
 }
 
 /// A recorded duration.
@@ -48,7 +75,8 @@ pub struct Rigid {
 pub enum End {
     /// By itself, well.
     Completed,
-    /// By itself, with a failure.
+    /// By itself, with a failure. A recorded duration covers all tries, so such a job is submitted without restarts
+    /// (`spec.restart.max_restarts` 0), or it fails again as soon as it is restarted.
     Failed,
     /// Its user cancelled it.
     Cancelled,

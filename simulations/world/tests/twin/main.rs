@@ -1,0 +1,5 @@
+//! The twin: small workloads with known answers.
+
+mod lab;
+mod queues;
+mod rounds;
