@@ -110,19 +110,12 @@ fn draw_job(number: usize, nodes: &[NodeSpec], dice: &mut Dice) -> PlannedJob {
     let mut groups = vec![draw_group(number, 0, dice)];
     if dice.chance(100) {
         groups.push(draw_group(number, 1, dice));
-        // The planner seats groups one after the other: a mix that fits only in an odd order may wait for ever.
-        for group in &mut groups {
-            group.resources.gpu_types.clear();
-            group.node_labels.clear();
-        }
     }
     let mut fits = groups_fit(&groups, nodes);
     if !fits && !dice.chance(150) {
         shrink(&mut groups);
         fits = groups_fit(&groups, nodes);
     }
-    // Several groups may fit only in an order that the planner does not try; then they wait, which counts as no fault.
-    fits &= groups.len() == 1;
     let behaviour = draw_behaviour(dice);
     let on_lost_node = dice
         .pick(&[

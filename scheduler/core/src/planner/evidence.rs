@@ -188,8 +188,11 @@ pub(super) fn unmet(state: &State, groups: &[GroupSpec]) -> (String, String) {
             return found;
         }
     }
-    let what = "all known nodes together do not have that many".to_owned();
-    (what, "fewer workers, or more nodes".to_owned())
+    let what = match groups.len() {
+        0 | 1 => "all known nodes together do not have that many",
+        _ => "all known nodes together cannot seat all groups at once",
+    };
+    (what.to_owned(), "fewer workers, or more nodes".to_owned())
 }
 
 fn unmet_by_group(state: &State, group: &GroupSpec) -> Option<(String, String)> {

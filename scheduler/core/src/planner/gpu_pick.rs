@@ -92,7 +92,7 @@ impl Bench {
     }
 
     /// Wholly free GPUs: the tightest NVLink group that holds them all, else as few groups as possible.
-    fn pick_whole(&self, class: &Class<'_>, suits: &GpuMatch, count: usize) -> Vec<u16> {
+    pub(super) fn pick_whole(&self, class: &Class<'_>, suits: &GpuMatch, count: usize) -> Vec<u16> {
         let mut links: Vec<Vec<u16>> = (class.links.iter())
             .map(|link| self.free_of(link, suits))
             .filter(|free| !free.is_empty())

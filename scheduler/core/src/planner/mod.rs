@@ -27,6 +27,7 @@ mod reason;
 mod release;
 mod room;
 mod round;
+mod search;
 mod seat;
 mod shape;
 mod slots;

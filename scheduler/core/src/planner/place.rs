@@ -4,14 +4,17 @@
 //! fullest; any nodes, as few as possible, the last one the tightest. Inside a node, [`gpu_pick`](super::gpu_pick)
 //! keeps to one NVLink group where it can.
 //!
-//! For one group the search is complete: it finds a place if there is one. For several groups it seats the group with
-//! the largest workers first and never goes back, so an odd mix that only fits in another order can be missed.
+//! For one group this is complete: it finds a place if there is one. Several groups are seated one after the other,
+//! the largest workers first; if that fails, the group that the fewest nodes suit first; if that fails, too, a
+//! [`search`](super::search) decides that goes back, and so finds a place if there is one, within its bound. Ranks
+//! follow the spec's order whatever the order of seating.
 
 use berth_types::{Rank, TaskPlacement};
 
 use super::capacity::{Capacity, Leeway};
+use super::search::search;
 use super::shape::Shape;
-use super::trial::Trial;
+use super::trial::{Trial, Workers};
 
 /// Places for a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,9 +50,20 @@ pub fn place(
         return None;
     }
     let mut trial = Trial::new(capacity, shape, leeway, checks);
-    let (seated, spread) = (trial.on_one_node(sizes).map(|s| (s, Spread::Node)))
+    let together = (trial.on_one_node(sizes).map(|s| (s, Spread::Node)))
         .or_else(|| trial.in_one_rack(sizes).map(|s| (s, Spread::Rack)))
-        .or_else(|| trial.spread(sizes, None).map(|s| (s, Spread::Wide)))?;
+        .or_else(|| trial.spread(sizes, None).map(|s| (s, Spread::Wide)));
+    let (seated, spread) = match together {
+        Some(found) => found,
+        None if sizes.len() < 2 => return None,
+        None => {
+            let order = trial.scarcest_first(sizes)?;
+            let seated = (trial.spread_in(&order, sizes, None))
+                .or_else(|| search(capacity, shape, sizes, leeway, checks))?;
+            let spread = spread_of(&seated);
+            (seated, spread)
+        }
+    };
     let tasks = (0u16..)
         .zip(seated)
         .flat_map(|(group, workers)| workers.into_iter().map(move |worker| (group, worker)))
@@ -66,6 +80,15 @@ pub fn place(
         sizes: sizes.to_vec(),
         spread,
     })
+}
+
+fn spread_of(seated: &[Workers]) -> Spread {
+    let mut seats = seated.iter().flatten().map(|(seat, _)| seat);
+    let first = seats.next();
+    match seats.all(|seat| Some(seat) == first) {
+        true => Spread::Node,
+        false => Spread::Wide,
+    }
 }
 
 /// Finds places for the largest size between each group's least and most workers that fits.

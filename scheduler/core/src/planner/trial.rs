@@ -225,9 +225,37 @@ impl<'t, 'a> Trial<'t, 'a> {
 
     /// As few nodes as possible, of one rack or of all.
     pub(super) fn spread(&mut self, sizes: &[u32], rack: Option<u32>) -> Option<Vec<Workers>> {
+        self.spread_in(&self.order(), sizes, rack)
+    }
+
+    /// Groups by how few nodes have room for them, largest workers first among equals; `None` if one does not fit even
+    /// without the others.
+    pub(super) fn scarcest_first(&mut self, sizes: &[u32]) -> Option<Vec<usize>> {
+        self.touched.clear();
+        let mut order = self.order();
+        let mut suiting = vec![0; sizes.len()];
+        for &index in &order {
+            let options = self.options(index, None, sizes[index]);
+            let fit: u64 = options.iter().map(|option| u64::from(option.slots)).sum();
+            if fit < u64::from(sizes[index]) {
+                return None;
+            }
+            suiting[index] = options.len();
+        }
+        order.sort_by_key(|&index| suiting[index]);
+        Some(order)
+    }
+
+    /// As few nodes as possible, the groups one after the other in this order.
+    pub(super) fn spread_in(
+        &mut self,
+        order: &[usize],
+        sizes: &[u32],
+        rack: Option<u32>,
+    ) -> Option<Vec<Workers>> {
         self.touched.clear();
         let mut seated: Vec<Workers> = vec![Vec::new(); sizes.len()];
-        for index in self.order() {
+        for &index in order {
             seated[index] = self.spread_group(index, sizes[index], rack)?;
         }
         Some(seated)
