@@ -3,6 +3,7 @@
 //! ```text
 //! D/agent.lock                         held while an agent runs
 //! D/fence                              newest directive seen
+//! D/masters                            where leaders said that masters listen
 //! D/task.sock                          BERTH_SOCKET
 //! D/keeper/{lock,pid,sock,records,log} the keeper
 //! D/tasks/JOB/EPOCH/RANK/{stdout.log,stderr.log}
@@ -41,6 +42,11 @@ impl Layout {
     /// The newest directive seen.
     pub fn fence(&self) -> PathBuf {
         self.root.join("fence")
+    }
+
+    /// Where leaders said that masters listen.
+    pub fn masters(&self) -> PathBuf {
+        self.root.join("masters")
     }
 
     /// Where tasks report to.

@@ -392,6 +392,7 @@ fn directives() {
         forget: vec![key],
         checkpoints_recorded: vec![(JobId(6), Epoch(7), 8)],
         lease_ms: 9,
+        masters: vec!["127.0.0.1:1".into(), "127.0.0.1:2".into()],
     });
     survives::<v1::Directive, _>(&Directive::default());
 }

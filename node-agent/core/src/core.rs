@@ -9,6 +9,7 @@ use crate::effect::{Effect, StopSignal, TaskMessage};
 use crate::fence::Fence;
 use crate::input::Input;
 use crate::lease::Lease;
+use crate::masters::Learned;
 use crate::memory::BoundedMap;
 use crate::task::{Phase, Stop, Task};
 
@@ -51,6 +52,7 @@ impl Default for AgentConfig {
 pub struct AgentCore {
     pub(crate) config: AgentConfig,
     pub(crate) fence: Fence,
+    pub(crate) masters: Learned,
     pub(crate) incarnation: Option<u64>,
     pub(crate) session: Option<u64>,
     pub(crate) registered: bool,
@@ -72,6 +74,7 @@ impl AgentCore {
         Self {
             config,
             fence,
+            masters: Learned::default(),
             incarnation: None,
             session: None,
             registered: false,
@@ -86,6 +89,13 @@ impl AgentCore {
             inventory_at_ms: now_ms,
             progress_at_ms: now_ms,
         }
+    }
+
+    /// The same agent, which remembers what [`Effect::SaveMasters`] last said: nothing of it if that is of another cluster.
+    #[must_use]
+    pub fn knowing(mut self, learned: Learned) -> Self {
+        self.masters = learned.of_cluster(self.fence);
+        self
     }
 
     /// Takes one fact. `now_ms` never goes back. The lease is looked at first, so that a leader that speaks after it
@@ -128,6 +138,11 @@ impl AgentCore {
     /// The newest directive accepted.
     pub fn fence(&self) -> Fence {
         self.fence
+    }
+
+    /// Where the masters are, as far as leaders said so.
+    pub fn masters(&self) -> &Learned {
+        &self.masters
     }
 
     /// True if the shell should look for a master: the keeper has answered and no stream stands.

@@ -1,4 +1,4 @@
-//! What a leader says: fence, tombstones, launches, committed records.
+//! What a leader says: fence, masters, tombstones, launches, committed records.
 
 use std::sync::Arc;
 
@@ -36,6 +36,10 @@ impl AgentCore {
             }
         }
         self.lease.renew(now_ms, directive.lease_ms);
+        if let Some(learned) = self.masters.after(directive.cluster_id, directive.masters) {
+            self.masters = learned.clone();
+            effects.push(Effect::SaveMasters(learned));
+        }
         for tombstone in directive.stop {
             self.on_tombstone(now_ms, tombstone, effects);
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use berth_types::{AgentReport, CheckpointFile, Epoch, JobId, LaunchTask, TaskExit, TaskKey};
 
 use crate::fence::{Fence, Refusal};
+use crate::masters::Learned;
 use crate::prepare::Prepared;
 use crate::task::TaskMemo;
 
@@ -34,6 +35,9 @@ pub enum Effect {
     /// Write down the newest directive seen, before the effects that follow. Needs to survive the agent's death; a
     /// machine's only when `cluster_id` or `term` changed (tasks do not survive that).
     SaveFence(Fence),
+    /// Write down where the masters are, and look there, too, when a leader is looked for ([`Route`](crate::Route)). Needs to
+    /// survive the agent's death, since its configuration may name none that still exists.
+    SaveMasters(Learned),
     /// Make directories, test-bind `master_port` if the task is rank 0, and find the first checkpoint of
     /// `resume_from` that verifies. Answered by [`Input::Prepared`](crate::Input::Prepared).
     Prepare {

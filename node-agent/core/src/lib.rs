@@ -1,7 +1,7 @@
 //! Desired versus actual on one node: what an agent does with the directives of its leader.
 //!
-//! Owns one state machine per task attempt, the fence against old or foreign leaders, tombstones, the lease, the
-//! environment of a task, and when a checkpoint counts. Must not know: sockets, processes, files, clocks, any async
+//! Owns one state machine per task attempt, the fence against old or foreign leaders, where the masters are, tombstones,
+//! the lease, the environment of a task, and when a checkpoint counts. Must not know: sockets, processes, files, clocks, any async
 //! runtime. The daemon (`berth-agent`) and the simulator (`berth-world`) run this very code: they feed [`Input`]s and
 //! carry out [`Effect`]s.
 //!
@@ -23,6 +23,7 @@ pub mod fence;
 pub mod input;
 mod inventory;
 mod lease;
+pub mod masters;
 mod memory;
 pub mod prepare;
 pub mod task;
@@ -31,5 +32,6 @@ pub use crate::core::{AgentConfig, AgentCore};
 pub use effect::{Effect, StopSignal, TaskMessage};
 pub use fence::{Fence, Refusal};
 pub use input::{Input, KeptPhase, KeptTask, ReportedCheckpoint};
+pub use masters::{Learned, Route};
 pub use prepare::{DamagedCheckpoint, PrepareFault, Prepared};
 pub use task::TaskMemo;

@@ -6,7 +6,8 @@ mod bench;
 
 use bench::{Bench, exit, key, launch, spawned};
 use berth_agent_core::{
-    Effect, Fence, Input, PrepareFault, Refusal, ReportedCheckpoint, StopSignal, TaskMessage,
+    AgentConfig, AgentCore, Effect, Fence, Input, Learned, PrepareFault, Refusal,
+    ReportedCheckpoint, StopSignal, TaskMessage,
 };
 use berth_types::{
     CheckpointFile, CheckpointRecord, Directive, Epoch, JobId, LostNodeRule, TaskEvent,
@@ -295,35 +296,113 @@ fn progress_is_coalesced_and_never_lost_at_the_end() {
     ));
 }
 
+fn learned(effects: &[Effect]) -> Vec<&Learned> {
+    let mut learned = Vec::new();
+    for effect in effects {
+        if let Effect::SaveMasters(masters) = effect {
+            learned.push(masters);
+        }
+    }
+    learned
+}
+
+#[test]
+fn where_the_masters_are_is_learned_from_the_own_cluster_and_kept() {
+    let mut bench = Bench::connected();
+    let tell =
+        |addresses: &[&str]| -> Vec<String> { addresses.iter().map(|a| (*a).to_owned()).collect() };
+    assert!(learned(&bench.direct(|_| ())).is_empty(), "nothing is said");
+    let effects = bench.direct(|d| d.masters = tell(&["a:1", "b:1"]));
+    let first = learned(&effects)[0].clone();
+    assert_eq!((first.cluster_id, first.addresses.len()), (5, 2));
+    let again = bench.direct(|d| d.masters = tell(&["a:1", "b:1"]));
+    assert!(learned(&again).is_empty(), "nothing new");
+    assert!(learned(&bench.direct(|_| ())).is_empty());
+    assert_eq!(bench.core.masters(), &first, "silence takes nothing back");
+    let foreign = bench.direct(|d| {
+        d.cluster_id = 6;
+        d.masters = tell(&["x:1"]);
+    });
+    assert!(matches!(
+        foreign[..],
+        [Effect::Refused { .. }, Effect::Disconnect { .. }]
+    ));
+    assert_eq!(bench.core.masters(), &first);
+
+    let restarted = |fence| {
+        let core = AgentCore::new(AgentConfig::default(), fence, 0);
+        core.knowing(first.clone()).masters().clone()
+    };
+    assert_eq!(restarted(bench.core.fence()), first);
+    let other = Fence {
+        cluster_id: 6,
+        ..Fence::default()
+    };
+    assert_eq!(restarted(other), Learned::default());
+}
+
+#[test]
+fn an_older_leader_does_not_say_where_the_masters_are() {
+    let mut bench = Bench::connected();
+    bench.direct(|d| (d.term, d.masters) = (3, vec!["new:1".to_owned()]));
+    let effects = bench.direct(|d| (d.term, d.masters) = (2, vec!["old:1".to_owned()]));
+    assert!(learned(&effects).is_empty());
+    assert_eq!(bench.core.masters().addresses, ["new:1"]);
+}
+
 #[test]
 fn a_new_keeper_makes_the_agent_register_anew() {
     let mut bench = Bench::connected();
     bench.run(key(1, 1, 0));
+    // The order to start it is on its way.
     bench.direct(|d| d.launch.push(launch(key(2, 1, 0))));
     bench.prepared(key(2, 1, 0));
+    // This one is being prepared, ...
+    bench.direct(|d| d.launch.push(launch(key(3, 1, 0))));
+    // ... and this one waits for an older attempt to end.
+    bench.run(key(4, 1, 0));
+    bench.direct(|d| d.launch.push(launch(key(4, 2, 0))));
     let effects = bench.step(Input::KeeperState {
         incarnation: 2,
         tasks: Vec::new(),
     });
-    let kinds: Vec<bool> = effects
-        .iter()
-        .map(|e| matches!(e, Effect::PersistExit { .. }))
-        .collect();
+    let lost = |effect: &Effect| match effect {
+        Effect::PersistExit { key, exit } if exit.node_fault && exit.code == -1 => Some(*key),
+        _ => None,
+    };
+    let ends: Vec<_> = effects.iter().map_while(lost).collect();
+    let all = [(1, 1), (2, 1), (3, 1), (4, 1), (4, 2)].map(|(job, epoch)| key(job, epoch, 0));
     assert_eq!(
-        kinds,
-        [true, true, false],
-        "both are lost: masters free what was launched before the new keeper: {effects:?}"
+        ends, all,
+        "masters free what was launched before: {effects:?}"
     );
-    assert!(matches!(effects[2], Effect::Disconnect { .. }));
+    assert!(
+        matches!(effects[all.len()..], [Effect::Disconnect { .. }]),
+        "and nothing else happens: {effects:?}"
+    );
+    let late = bench.prepared(key(3, 1, 0));
+    assert!(late.is_empty(), "it does not start any more: {late:?}");
     let effects = bench.step(Input::Connected { session: 2 });
-    assert!(matches!(
-        &effects[..],
-        [Effect::Register {
+    let [
+        Effect::Register {
             incarnation: 2,
             fence: Fence { term: 1, .. },
+            inventory,
             ..
-        }]
-    ));
+        },
+    ] = &effects[..]
+    else {
+        panic!("{effects:?}")
+    };
+    let known = |event: &TaskEvent| match event {
+        TaskEvent::State(key, _) => Some(*key),
+        _ => None,
+    };
+    let inventory: Vec<_> = inventory.events.iter().filter_map(known).collect();
+    assert_eq!(
+        inventory, all,
+        "none is forgotten before the log has its end"
+    );
 }
 
 fn saved(shard: u32, shards: u32) -> ReportedCheckpoint {

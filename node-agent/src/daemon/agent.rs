@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_agent_core::env::{LocalEnv, task_env};
-use berth_agent_core::{AgentConfig, AgentCore, Effect, Input, KeptPhase, KeptTask, StopSignal};
+use berth_agent_core::{
+    AgentConfig, AgentCore, Effect, Input, KeptPhase, KeptTask, Learned, StopSignal,
+};
 use berth_proto::v1;
 use berth_proto::v1::agent_message::Kind;
 use berth_types::{AgentReport, NodeSpec, TaskExit, TaskKey};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::config::Config;
@@ -17,6 +19,7 @@ use crate::daemon::event_loop::Clock;
 use crate::daemon::fence_file::FenceFile;
 use crate::daemon::happening::Happenings;
 use crate::daemon::logs::{Logs, Writers};
+use crate::daemon::masters_file::MastersFile;
 use crate::daemon::retention::{self, Retention};
 use crate::daemon::task_socket::{self, Claim, Outbox};
 use crate::keeper::protocol::Request;
@@ -53,6 +56,9 @@ pub(super) struct Agent {
     pub(super) keeper_requests: Vec<Request>,
     pub(super) inputs: VecDeque<Input>,
     pub(super) fence_file: FenceFile,
+    masters_file: MastersFile,
+    /// To whoever looks for a leader.
+    masters: watch::Sender<Learned>,
     pub(super) verifiers: Arc<Semaphore>,
     pub(super) tasks: BTreeMap<TaskKey, Vec<Outbox>>,
     pub(super) writers: Writers,
@@ -81,8 +87,12 @@ impl Agent {
             ..AgentConfig::default()
         };
         let writers = Writers::default();
+        let masters_file = MastersFile::new(layout.masters());
+        let core =
+            AgentCore::new(times, fence_file.saved(), clock.now_ms()).knowing(masters_file.read());
         Ok(Self {
-            core: AgentCore::new(times, fence_file.saved(), clock.now_ms()),
+            masters: watch::Sender::new(core.masters().clone()),
+            core,
             logs: Logs::new(layout.clone(), writers.clone()),
             layout,
             clock,
@@ -90,6 +100,7 @@ impl Agent {
             keeper_requests: Vec::new(),
             inputs: VecDeque::new(),
             fence_file,
+            masters_file,
             verifiers: Arc::new(Semaphore::new(VERIFIERS)),
             tasks: BTreeMap::new(),
             writers,
@@ -106,6 +117,19 @@ impl Agent {
 
     pub(super) fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// Where leaders said that masters listen, now and whenever they say so.
+    pub(super) fn masters(&self) -> watch::Receiver<Learned> {
+        self.masters.subscribe()
+    }
+
+    pub(super) fn save_masters(&mut self, learned: Learned) {
+        tracing::info!(masters = ?learned.addresses, "a leader said where the masters are");
+        if let Err(error) = self.masters_file.save(&learned) {
+            tracing::error!(%error, "where the masters are cannot be saved");
+        }
+        self.masters.send_replace(learned);
     }
 
     /// Queues a fact; [`Agent::settle`] takes it.

@@ -22,6 +22,7 @@ pub(super) fn carry_out(agent: &mut Agent, effect: Effect) {
         } => agent.register(incarnation, fence, &inventory),
         Effect::Report { session, report } => agent.report(session, report),
         Effect::SaveFence(fence) => save_fence(agent, fence),
+        Effect::SaveMasters(learned) => agent.save_masters(learned),
         Effect::Prepare { launch } => prepare_task(agent, launch),
         Effect::Spawn {
             launch,

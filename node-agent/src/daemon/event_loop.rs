@@ -95,9 +95,10 @@ pub async fn run(config: Config, program: PathBuf) -> Result<(), DaemonError> {
     let (out, happenings) = Happenings::new();
     let listener = listen(&layout)?;
     tokio::spawn(task_socket::serve(listener, layout.tasks(), out.clone()));
-    let dialler = Dialler::new(config.masters.clone(), config.silence, keeper.incarnation);
+    let (configured, silence) = (config.masters.clone(), config.silence);
     let agent = Agent::new(config, layout, Clock::start(), out.clone())
         .map_err(io("open the agent's files"))?;
+    let dialler = Dialler::new(configured, agent.masters(), silence, keeper.incarnation);
     let mut event_loop = EventLoop {
         agent,
         keeper: None,

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use berth_agent_core::{Learned, Route};
 use berth_proto::v1;
 use berth_proto::v1::agents_client::AgentsClient;
 use berth_proto::v1::master_message::Kind;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -17,19 +18,11 @@ const OUTBOX: usize = 1_024;
 const DIAL: Duration = Duration::from_millis(500);
 /// Shortest and longest pause after a try that led nowhere.
 const PAUSE_MS: (u64, u64) = (50, 200);
-/// Hints that are followed at once; more in a row are masters that send each other's way.
-const MOST_HINTS: u32 = 3;
-
-/// Whom to try.
+/// Looks for the leader, and talks to it.
 #[derive(Debug)]
 pub(super) struct Dialler {
-    masters: Vec<String>,
-    next: usize,
-    hint: Option<String>,
-    hints: u32,
-    /// Led nowhere just now: somebody else is tried first. A leader that froze still takes connections, and waiting for
-    /// it twice would take longer than a node may be out of contact.
-    avoid: Option<String>,
+    route: Route,
+    learned: watch::Receiver<Learned>,
     silence: Duration,
     session: u64,
     dice: u64,
@@ -45,15 +38,17 @@ enum End {
 }
 
 impl Dialler {
-    /// Tries these masters in turn, beginning anywhere.
-    pub(super) fn new(masters: Vec<String>, silence: Duration, seed: u64) -> Self {
-        let next = usize::try_from(seed % masters.len().max(1) as u64).unwrap_or(0);
+    /// Tries these masters, and those that leaders name, in turn, beginning anywhere.
+    pub(super) fn new(
+        configured: Vec<String>,
+        learned: watch::Receiver<Learned>,
+        silence: Duration,
+        seed: u64,
+    ) -> Self {
+        let route = Route::new(configured, &learned.borrow(), seed);
         Self {
-            masters,
-            next,
-            hint: None,
-            hints: 0,
-            avoid: None,
+            route,
+            learned,
             silence,
             session: 0,
             dice: seed | 1,
@@ -63,38 +58,20 @@ impl Dialler {
     /// Keeps a stream open for ever.
     pub(super) async fn run(mut self, out: Happenings) {
         loop {
-            let address = self.choose();
-            match self.serve(&address, &out).await {
-                End::Redirected(leader) if !leader.is_empty() && self.hints < MOST_HINTS => {
-                    self.hints += 1;
-                    self.hint = Some(leader);
+            self.route.learn(&self.learned.borrow_and_update());
+            let address = self.route.choose().unwrap_or_default();
+            let again = match self.serve(&address, &out).await {
+                End::Redirected(leader) => self.route.redirected(&address, &leader),
+                End::Failed | End::Lost => {
+                    self.route.failed(&address);
+                    false
                 }
-                End::Redirected(_) | End::Failed | End::Lost => {
-                    self.hints = 0;
-                    self.avoid = Some(address);
-                    let pause = self.pause();
-                    sleep(pause).await;
-                }
+            };
+            if !again {
+                let pause = self.pause();
+                sleep(pause).await;
             }
         }
-    }
-
-    fn choose(&mut self) -> String {
-        if let Some(hint) = self.hint.take() {
-            return hint;
-        }
-        let avoid = self.avoid.take();
-        let mut address = self.in_turn();
-        if avoid.as_ref() == Some(&address) {
-            address = self.in_turn();
-        }
-        address
-    }
-
-    fn in_turn(&mut self) -> String {
-        let address = self.masters.get(self.next).cloned().unwrap_or_default();
-        self.next = (self.next + 1) % self.masters.len().max(1);
-        address
     }
 
     /// A pause between the bounds, so that the agents of a cluster do not come all at once.
@@ -194,23 +171,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn masters_are_tried_in_turn_and_hints_first() {
-        let masters = vec!["a:1".to_owned(), "b:2".to_owned()];
-        let mut dialler = Dialler::new(masters, Duration::from_secs(1), 3);
-        assert_eq!(dialler.choose(), "b:2");
-        dialler.hint = Some("c:3".into());
-        let tried: Vec<_> = (0..3).map(|_| dialler.choose()).collect();
-        assert_eq!(tried, ["c:3", "a:1", "b:2"]);
-        dialler.avoid = Some("a:1".into());
-        let tried: Vec<_> = (0..2).map(|_| dialler.choose()).collect();
-        assert_eq!(
-            tried,
-            ["b:2", "a:1"],
-            "the silent one comes last, but it comes"
-        );
-        let mut alone = Dialler::new(vec!["a:1".to_owned()], Duration::from_secs(1), 0);
-        alone.avoid = Some("a:1".into());
-        assert_eq!(alone.choose(), "a:1");
+    fn pauses_are_short_and_within_bounds() {
+        let (_, learned) = watch::channel(Learned::default());
+        let masters = vec!["a:1".to_owned()];
+        let mut dialler = Dialler::new(masters, learned, Duration::from_secs(1), 3);
         for _ in 0..100 {
             let pause = dialler.pause();
             assert!(pause >= Duration::from_millis(50) && pause < Duration::from_millis(200));

@@ -11,6 +11,7 @@ mod fence_file;
 mod happening;
 mod logs;
 mod master;
+mod masters_file;
 mod prepare;
 mod program;
 mod retention;

@@ -86,3 +86,33 @@ async fn a_silent_leader_is_given_up() {
     silent.crash();
     drop(node);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn masters_that_a_leader_named_are_found_when_the_configured_one_is_gone() {
+    let mut old = FakeMaster::start().await;
+    let mut node = Node::start(&[&old.address]);
+    let next = FakeMaster::start_at("127.0.0.1:0", 2).await;
+    let newest = FakeMaster::start_at("127.0.0.1:0", 3).await;
+    old.direct(|d| d.masters = vec![next.address.clone()]).await;
+    // What was said is heard before the end.
+    old.launch([shell(key(1, 1, 0), "exit 0")]).await;
+    old.ended(key(1, 1, 0)).await;
+    old.crash();
+    next.registration(0).await;
+
+    // The same after a restart: the configuration still names only the one that is gone.
+    next.direct(|d| d.masters = vec![newest.address.clone()])
+        .await;
+    next.launch([shell(key(2, 1, 0), "exit 0")]).await;
+    next.ended(key(2, 1, 0)).await;
+    node.kill_agent();
+    node.start_agent();
+    newest.registration(0).await;
+
+    // A file that makes no sense is no reason not to start.
+    node.stop_agent();
+    std::fs::write(node.layout().masters(), "{").unwrap();
+    let back = FakeMaster::start_at(&old.address, 4).await;
+    node.start_agent();
+    back.registration(0).await;
+}

@@ -127,6 +127,7 @@ impl From<&Directive> for v1::Directive {
             forget: wire(&d.forget),
             checkpoints_recorded: d.checkpoints_recorded.iter().map(recorded).collect(),
             lease_ms: d.lease_ms,
+            masters: d.masters.clone(),
         }
     }
 }
@@ -145,6 +146,7 @@ impl TryFrom<v1::Directive> for Directive {
             forget: list(d.forget, "forget")?,
             checkpoints_recorded: d.checkpoints_recorded.into_iter().map(recorded).collect(),
             lease_ms: d.lease_ms,
+            masters: d.masters,
         })
     }
 }

@@ -98,6 +98,9 @@ pub struct Directive {
     pub checkpoints_recorded: Vec<(JobId, Epoch, u64)>,
     /// How long the agent may go without hearing from a leader before `fence` tasks are stopped.
     pub lease_ms: u64,
+    /// Where all masters listen, `host:port`: in the first directive of a connection, and whenever they change. Empty says
+    /// nothing.
+    pub masters: Vec<String>,
 }
 
 /// How a task ended.

@@ -663,3 +663,48 @@ fn a_master_joins_replaces_another_and_gets_its_vote() {
     assert_eq!(ids, expected);
     assert_eq!(cluster.replicas[&MasterId(4)].state().masters.len(), 3);
 }
+
+/// What agents were told of where the masters are.
+fn masters_told(directives: &[Directive]) -> Vec<&[String]> {
+    let said = |d: &&Directive| !d.masters.is_empty();
+    directives
+        .iter()
+        .filter(said)
+        .map(|d| d.masters.as_slice())
+        .collect()
+}
+
+#[test]
+fn agents_are_told_where_the_masters_are_and_when_that_changes() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.leader();
+    cluster.connect(1, "n1", 1, Vec::new());
+    let told = cluster.told(1);
+    let first = ["127.0.0.1:7601", "127.0.0.1:7602", "127.0.0.1:7603"];
+    assert_eq!(masters_told(&told), [first]);
+    assert!(!told[0].masters.is_empty(), "in the first directive");
+    let report = AgentReport::default();
+    let idle = Input::AgentReport { session: 1, report };
+    cluster.inputs.push_back((leader, idle));
+    cluster.run(1_000);
+    let told = cluster.told(1);
+    assert!(!told.is_empty());
+    assert!(masters_told(&told).is_empty(), "once is enough: {told:?}");
+
+    let request = Request::AddMaster {
+        id: MasterId(4),
+        info: MasterInfo {
+            address: "127.0.0.1:7700".into(),
+        },
+        replaces: None,
+    };
+    cluster.add(MasterId(4), None);
+    assert!(matches!(cluster.ask(leader, request), Response::Done(_)));
+    let grown = [first[0], first[1], first[2], "127.0.0.1:7700"];
+    assert_eq!(masters_told(&cluster.told(1)), [grown]);
+    let request = Request::RemoveMaster { id: MasterId(4) };
+    cluster.run(2_000);
+    cluster.told(1);
+    assert!(matches!(cluster.ask(leader, request), Response::Done(_)));
+    assert_eq!(masters_told(&cluster.told(1)), [first]);
+}

@@ -275,6 +275,7 @@ impl World {
             | Effect::VerifyCheckpoint { .. }
             | Effect::PruneCheckpoints { .. }
             | Effect::TellTask { .. }
+            | Effect::SaveMasters(_)
             | Effect::Refused { .. } => {}
         }
     }

@@ -75,6 +75,15 @@ impl Agents {
         self.touched.extend(nodes);
     }
 
+    /// The masters have changed: every agent is told, so that it finds a leader even when all that it was configured with are
+    /// gone.
+    pub(super) fn tell_masters(&mut self) {
+        for (id, session) in &mut self.sessions {
+            session.masters_due = true;
+            self.dirty.insert(*id);
+        }
+    }
+
     fn of_node(&mut self, node: NodeId) -> Option<(u64, &mut Session)> {
         let id = *self.by_node.get(&node)?;
         self.sessions.get_mut(&id).map(|session| (id, session))

@@ -584,6 +584,9 @@ impl Replica {
         if masters != self.told_masters {
             self.told_masters.clone_from(&masters);
             out.push(Effect::MastersChanged(masters));
+            if let Some(lead) = self.lead.as_mut() {
+                lead.agents.tell_masters();
+            }
         }
     }
 

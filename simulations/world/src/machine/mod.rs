@@ -1,6 +1,6 @@
 //! A machine: an agent (`berth-agent-core`), its keeper, its processes, and what survives what.
 //!
-//! An agent's crash leaves keeper and processes; a machine's loss leaves only the fence file on its disk.
+//! An agent's crash leaves keeper and processes; a machine's loss leaves only the fence file and the one beside it on its disk.
 
 mod keeper;
 mod process;
@@ -8,9 +8,11 @@ mod process;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use berth_agent_core::{AgentCore, Fence};
+use berth_agent_core::{AgentCore, Fence, Learned, Route};
+use berth_types::api::MasterInfo;
 use berth_types::{NodeSpec, TaskKey};
 
+use crate::host::Host;
 pub(crate) use keeper::{Keeper, Now, Spawned};
 
 /// One machine.
@@ -33,6 +35,8 @@ pub(crate) struct Machine {
     pub(crate) keeper: Keeper,
     /// The fence file.
     pub(crate) fence: Fence,
+    /// The file beside it: where leaders said that masters are.
+    pub(crate) masters: Learned,
     /// How far its clock is ahead.
     pub(crate) skew_ms: u64,
     /// True while the agent looks for a master.
@@ -45,12 +49,13 @@ pub(crate) struct Machine {
     pub(crate) pipe_ms: u64,
     /// The stream that the agent uses or opens.
     pub(crate) session: Option<u64>,
-    /// Hosts that it knows.
-    pub(crate) addresses: Vec<usize>,
-    /// Host to try first.
-    pub(crate) hint: Option<usize>,
-    /// Which address comes next.
-    pub(crate) turn: usize,
+    /// Hosts that its configuration names. Nobody changes that when masters are replaced, unless it was out of contact for all
+    /// of it.
+    pub(crate) configured: Vec<usize>,
+    /// Whom its agent tries next.
+    pub(crate) route: Route,
+    /// Since when it has known no master that still is one, and been out of contact.
+    pub(crate) stranger_since_ms: Option<u64>,
     /// When an accepted directive arrived last, in virtual time.
     pub(crate) heard_ms: u64,
     /// How long the silence before that was.
@@ -80,15 +85,16 @@ impl Machine {
             agent_boot: 0,
             keeper: Keeper::new(incarnation),
             fence: Fence::default(),
+            masters: Learned::default(),
             skew_ms,
             dialing: false,
             socket: 0,
             agent_socket: 0,
             pipe_ms: 0,
             session: None,
-            addresses: (0..hosts).collect(),
-            hint: None,
-            turn: number,
+            configured: (0..hosts).collect(),
+            route: Route::new(Vec::new(), &Learned::default(), 0),
+            stranger_since_ms: None,
             heard_ms: 0,
             silence_ms: 0,
             spawned: BTreeSet::new(),
@@ -96,23 +102,34 @@ impl Machine {
         }
     }
 
-    /// The host to connect to next: the hint once, then the addresses in turn.
-    pub(crate) fn next_address(&mut self) -> Option<usize> {
-        if let Some(hint) = self.hint.take() {
-            return Some(hint);
-        }
-        self.turn += 1;
-        self.addresses
-            .get(self.turn % self.addresses.len().max(1))
-            .copied()
+    /// Reads configuration and files, as an agent does when it starts.
+    pub(crate) fn look_up_masters(&mut self) {
+        let configured = self
+            .configured
+            .iter()
+            .map(|host| Host::address(*host).address);
+        let known = self.masters.clone().of_cluster(self.fence);
+        let seed = self.number as u64 + self.agent_boot;
+        self.route = Route::new(configured.collect(), &known, seed);
     }
 
-    /// Remembers a host that a master named.
-    pub(crate) fn learn(&mut self, host: usize) {
-        self.hint = Some(host);
-        if !self.addresses.contains(&host) {
-            self.addresses.push(host);
-        }
+    /// The host to connect to next; `None` if the address is nobody's.
+    pub(crate) fn next_host(&mut self) -> Option<usize> {
+        let address = self.route.choose()?;
+        Host::at_address(&MasterInfo { address })
+    }
+
+    /// Its agent reached nobody there, or lost the stream.
+    pub(crate) fn left(&mut self, host: usize) {
+        self.route.failed(&Host::address(host).address);
+    }
+
+    /// A master sent its agent on.
+    pub(crate) fn sent_on(&mut self, from: usize, leader: Option<usize>) {
+        let leader = leader.map(|host| Host::address(host).address);
+        let from = Host::address(from).address;
+        self.route
+            .redirected(&from, leader.as_deref().unwrap_or_default());
     }
 }
 

@@ -71,7 +71,9 @@ impl World<'_> {
         machine.session = None;
         let clock = EPOCH_MS + now + machine.skew_ms;
         let config = AgentConfig::default();
-        machine.agent = Some(AgentCore::new(config, machine.fence, clock));
+        let agent = AgentCore::new(config, machine.fence, clock);
+        machine.agent = Some(agent.knowing(machine.masters.clone()));
+        machine.look_up_masters();
         let state = Input::KeeperState {
             incarnation: machine.keeper.incarnation,
             tasks: machine.keeper.state(),
@@ -168,6 +170,11 @@ impl World<'_> {
             }
             Effect::Report { session, report } => self.send_up(session, Frame::Report(report)),
             Effect::SaveFence(fence) => self.machines[at.machine].fence = fence,
+            Effect::SaveMasters(learned) => {
+                let machine = &mut self.machines[at.machine];
+                machine.route.learn(&learned);
+                machine.masters = learned;
+            }
             Effect::Prepare { launch } => {
                 let result = self.prepare(&launch);
                 let delay = self.fates.machine.between(1, 20);
@@ -202,6 +209,9 @@ impl World<'_> {
                 let machine = &mut self.machines[at.machine];
                 if machine.session == Some(session) {
                     machine.session = None;
+                }
+                if let Some(stream) = self.streams.open.get(&session) {
+                    machine.left(stream.host);
                 }
                 self.agent_end_lost(session, false);
             }

@@ -49,6 +49,7 @@ impl World<'_> {
         self.look_at_streams();
         self.look_at_copies();
         self.watch_replacement();
+        self.look_at_strangers();
         if now % COMPARE_MS < LOOK_MS {
             self.compare_states();
         }

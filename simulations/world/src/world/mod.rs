@@ -4,10 +4,12 @@
 //! calendar --event--> masters.rs (replica steps, effects)   peers.rs (messages between masters, history)
 //!                     streams.rs (agents' connections)      agents.rs (agent steps, keeper, processes)
 //!                     clients.rs (calls and oracle)         nemesis.rs (faults)   heal.rs (phase 2)
+//!                     contact.rs (who knows the masters)
 //! ```
 
 mod agents;
 mod clients;
+mod contact;
 mod event;
 mod heal;
 mod keepers;
@@ -169,7 +171,11 @@ impl World<'_> {
             Event::FrameArrives { session, up, frame } => {
                 self.on_frame_arrives(session, up, *frame);
             }
-            Event::EndNotices { session, agent } => self.on_end_notices(session, agent),
+            Event::EndNotices {
+                session,
+                agent: true,
+            } => self.on_stream_breaks(session),
+            Event::EndNotices { session, .. } => self.on_end_notices(session, false),
             Event::AgentTick(machine) => self.on_agent_tick(machine),
             Event::AgentStarts(machine) => self.on_agent_starts(machine),
             Event::AgentHears { machine, input } => self.on_agent_hears(machine, *input),

@@ -322,11 +322,12 @@ impl World<'_> {
         let host = self.add_host(Realm::Impostor, Some(bootstrap));
         self.calendar.after(1, Event::MasterStarts(host));
         for victim in victims {
-            self.machines[victim].learn(host);
-            self.machines[victim].hint = None;
+            let machine = &mut self.machines[victim];
+            machine.configured.push(host);
+            machine.look_up_masters();
             if let Some(session) = self.machines[victim].session.filter(|_| victim % 2 == 0) {
                 self.on_end_notices(session, true);
-                self.machines[victim].hint = Some(host);
+                self.machines[victim].sent_on(host, Some(host));
             }
         }
         self.relieve(long, Relief::ImpostorLeaves(host))
@@ -367,7 +368,8 @@ impl World<'_> {
                 self.crash_master(host);
                 self.hosts[host].removed = true;
                 for machine in &mut self.machines {
-                    machine.addresses.retain(|known| *known != host);
+                    machine.configured.retain(|known| *known != host);
+                    machine.look_up_masters();
                 }
             }
         }
@@ -392,15 +394,7 @@ impl World<'_> {
             &format!("{operation:?}: {answer:?}"),
         );
         let kept = match &operation {
-            Operation::Add { info, .. } => {
-                // Agents are told by their configuration.
-                if let Some(new) = Host::at_address(info) {
-                    for machine in &mut self.machines {
-                        machine.addresses.push(new);
-                    }
-                }
-                done
-            }
+            Operation::Add { .. } => done,
             Operation::Remove { .. } => done || reason == "NO_SUCH_MASTER",
             Operation::Why { .. } => match answer {
                 Response::Why(why) => !why.reason.is_empty() && !why.text.is_empty(),

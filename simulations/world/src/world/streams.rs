@@ -41,7 +41,7 @@ impl World<'_> {
         }
         let machine = &mut self.machines[at.machine];
         let wanted = machine.agent.as_ref().is_some_and(|a| a.wants_connection());
-        let target = machine.next_address();
+        let target = machine.next_host();
         let Some(target) = target.filter(|_| wanted) else {
             machine.dialing = false;
             return;
@@ -65,6 +65,7 @@ impl World<'_> {
             return;
         }
         if !ok || !self.runs(host) {
+            self.machines[at.machine].left(host.host);
             let pause = self.fates.machine.between(100, 500);
             self.calendar.after(pause, Event::Dial(at));
             return;
@@ -144,10 +145,8 @@ impl World<'_> {
                 self.step_agent(machine.machine, input);
             }
             Frame::Close(hint) => {
-                if let Some(hint) = hint {
-                    self.machines[machine.machine].learn(hint);
-                }
                 self.on_end_notices(session, true);
+                self.machines[machine.machine].sent_on(host, hint);
             }
             Frame::Register { .. } | Frame::Report(_) => {}
         }
@@ -233,6 +232,17 @@ impl World<'_> {
         );
     }
 
+    /// The agent's end finds the stream broken: nobody has sent it on, so somebody else is to be tried first.
+    pub(crate) fn on_stream_breaks(&mut self, session: u64) {
+        if let Some(stream) = self.streams.open.get(&session).filter(|s| s.agent_open) {
+            let (machine, host) = (stream.machine, stream.host);
+            if self.agent_runs(machine) {
+                self.machines[machine.machine].left(host);
+            }
+        }
+        self.on_end_notices(session, true);
+    }
+
     pub(crate) fn on_end_notices(&mut self, session: u64, agent: bool) {
         let Some(stream) = self.streams.open.get_mut(&session) else {
             return;
@@ -279,7 +289,7 @@ impl World<'_> {
                 stream.good_since_ms = None;
             }
             if broken {
-                self.on_end_notices(session, true);
+                self.on_stream_breaks(session);
                 self.on_end_notices(session, false);
             }
         }

@@ -38,18 +38,30 @@ impl Replica {
                 continue;
             };
             let full = std::mem::take(&mut session.out);
+            let masters_due = std::mem::take(&mut session.masters_due);
             let nothing = full.launch.is_empty() && full.stop.is_empty() && full.forget.is_empty();
-            if nothing && full.checkpoints_recorded.is_empty() && !session.answer_due {
+            if nothing
+                && full.checkpoints_recorded.is_empty()
+                && !session.answer_due
+                && !masters_due
+            {
                 continue;
             }
             session.answer_due = false;
             session.sent_ms = now;
             let (cluster_id, lease_ms) = (self.state.cluster_id, self.config.lease_ms);
+            let masters = if masters_due {
+                let known = self.told_masters.iter();
+                known.map(|(_, info)| info.address.clone()).collect()
+            } else {
+                Vec::new()
+            };
             let directive = Directive {
                 cluster_id,
                 term,
                 applied,
                 lease_ms,
+                masters,
                 ..full
             };
             out.push(Effect::SendAgent {

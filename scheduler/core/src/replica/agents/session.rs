@@ -20,6 +20,8 @@ pub(super) struct Session {
     /// Live tasks that must end before the node may be used (again).
     pub(super) stale: BTreeSet<TaskKey>,
     pub(super) told_to_stop: BTreeSet<Tombstone>,
+    /// The agent has not been told where the masters are, or they have changed since.
+    pub(super) masters_due: bool,
     pub(super) out: Directive,
     pub(super) answer_due: bool,
     pub(super) sent_ms: u64,
@@ -64,6 +66,7 @@ impl Replica {
             known: BTreeSet::new(),
             stale: BTreeSet::new(),
             told_to_stop: BTreeSet::new(),
+            masters_due: true,
             out: Directive::default(),
             answer_due: true,
             sent_ms: 0,
