@@ -7,6 +7,7 @@
 
 pub mod chaos;
 pub mod cli;
+pub mod cluster;
 pub mod input;
 pub mod load;
 pub mod report;

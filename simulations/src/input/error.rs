@@ -51,8 +51,8 @@ pub struct Place {
     pub file: Arc<str>,
     /// Line from 1; 0 if the whole file is meant.
     pub line: u64,
-    /// Name of the column or key; empty if the whole line is meant.
-    pub column: String,
+    /// The column or key, as it is told; empty if the whole line is meant.
+    pub field: String,
 }
 
 impl Place {
@@ -66,14 +66,21 @@ impl Place {
         Self {
             file: Arc::clone(file),
             line,
-            column: String::new(),
+            field: String::new(),
         }
     }
 
     /// The same line, this column.
     #[must_use]
     pub fn column(mut self, name: &str) -> Self {
-        name.clone_into(&mut self.column);
+        self.field = format!("column `{name}`");
+        self
+    }
+
+    /// The same line, this key.
+    #[must_use]
+    pub fn key(mut self, path: &str) -> Self {
+        self.field = format!("key `{path}`");
         self
     }
 
@@ -93,8 +100,8 @@ impl fmt::Display for Place {
         if self.line > 0 {
             write!(f, ":{}", self.line)?;
         }
-        if !self.column.is_empty() {
-            write!(f, ": column `{}`", self.column)?;
+        if !self.field.is_empty() {
+            write!(f, ": {}", self.field)?;
         }
         Ok(())
     }

@@ -7,5 +7,6 @@ mod source;
 mod table;
 
 pub use error::{InputError, Place, nearest};
+pub(crate) use source::read_error;
 pub use source::{Source, traces_dir};
 pub use table::{Column, Dialect, Row, Table};

@@ -129,7 +129,7 @@ impl Source {
 }
 
 /// Turns an error while reading into one that names the place.
-pub(super) fn read_error(place: Place, source: io::Error) -> InputError {
+pub(crate) fn read_error(place: Place, source: io::Error) -> InputError {
     if source.get_ref().is_some_and(|inner| inner.is::<Damaged>()) {
         InputError::Compressed { place, source }
     } else {

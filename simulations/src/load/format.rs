@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use super::{Limits, Loaded, helios, pai, philly, philly_gavel};
+use super::{Limits, Loaded, dlrm, genai, helios, pai, philly, philly_gavel, sacct, swf};
 use crate::input::{InputError, Source};
 
 /// How a workload is written.
@@ -18,6 +18,14 @@ pub enum Format {
     Helios,
     /// Alibaba PAI (gpu-v2020).
     Pai,
+    /// Alibaba DLRM (gpu-v2025): instances of inference services.
+    Dlrm,
+    /// Alibaba GenAI (v2026): requests to image-generation services.
+    Genai,
+    /// The Standard Workload Format of the Parallel Workloads Archive.
+    Swf,
+    /// What `sacct -P` prints: see docs/workloads.md for the columns.
+    Sacct,
 }
 
 /// What some formats need beside their file.
@@ -44,5 +52,9 @@ pub fn load(
         Format::PhillyGavel => philly_gavel::load(source, extras.profiles.as_deref(), limits),
         Format::Helios => helios::load(source, limits),
         Format::Pai => pai::load(source, limits),
+        Format::Dlrm => dlrm::load(source, limits),
+        Format::Genai => genai::load(source, limits),
+        Format::Swf => swf::load(source, limits),
+        Format::Sacct => sacct::load(source, limits),
     }
 }

@@ -72,6 +72,45 @@ impl Limits {
         }
     }
 
+    /// Whether nodes say how many CPUs they have; otherwise CPUs are left out of account.
+    pub fn has_cpus(&self) -> bool {
+        let some = |nodes: &Vec<(NodeSpec, u64)>| nodes.iter().any(|(node, _)| node.millicpu > 0);
+        self.nodes.as_ref().is_none_or(some)
+    }
+
+    /// Whether nodes say how much memory they have; otherwise memory is left out of account.
+    pub fn has_memory(&self) -> bool {
+        let some = |nodes: &Vec<(NodeSpec, u64)>| nodes.iter().any(|(node, _)| node.mem_bytes > 0);
+        self.nodes.as_ref().is_none_or(some)
+    }
+
+    /// Whether some node has GPUs of this model; if not, a job that names it is taken for one of any model.
+    pub fn has_model(&self, model: &str) -> bool {
+        let mut nodes = self.nodes.iter().flatten();
+        nodes.any(|(node, _)| (node.gpus.iter()).any(|gpu| gpu.model.eq_ignore_ascii_case(model)))
+    }
+
+    /// Processors, which are GPUs where there are any, and CPUs otherwise.
+    pub fn processors(&self, count: u32) -> (u32, Resources) {
+        let nodes = self.nodes.iter().flatten();
+        let cpus = nodes.map(|(node, _)| (node.gpus.len(), node.millicpu / MILLI));
+        match cpus.max() {
+            Some((0, cpus @ 1..)) => {
+                let each = if count <= cpus {
+                    count
+                } else {
+                    common_divisor(count, cpus)
+                };
+                let resources = Resources {
+                    millicpu: each.saturating_mul(MILLI),
+                    ..Resources::default()
+                };
+                (count.checked_div(each).unwrap_or(1), resources)
+            }
+            _ => self.workers(count),
+        }
+    }
+
     /// Whether some node has this label.
     pub fn has_label(&self, key: &str) -> bool {
         self.labels.contains(key)
@@ -87,7 +126,7 @@ impl Limits {
             above => common_divisor(above, self.gpus_per_node),
         };
         let resources = Resources {
-            milligpu: each * MILLI,
+            milligpu: each.saturating_mul(MILLI),
             ..Resources::default()
         };
         (gpus.checked_div(each).unwrap_or(1), resources)

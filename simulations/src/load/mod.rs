@@ -9,10 +9,14 @@ mod date;
 mod format;
 mod limits;
 
+pub mod dlrm;
+pub mod genai;
 pub mod helios;
 pub mod pai;
 pub mod philly;
 pub mod philly_gavel;
+pub mod sacct;
+pub mod swf;
 
 pub use builder::{Builder, Loaded, Origin, Recorded};
 pub use format::{Extras, Format, load};
