@@ -2,7 +2,9 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// Runs Berth's masters, agents and clients in virtual time.
+use crate::experiment::run::RunOptions;
+
+/// Berth in virtual time: recorded or generated workloads under any policy, and faults of every kind.
 #[derive(Debug, Parser)]
 #[command(name = "berth-sim", version, about, max_term_width = 100)]
 pub struct Arguments {
@@ -18,6 +20,8 @@ pub enum Command {
     ///
     /// Exit codes: 0 if every seed kept every promise, 1 if one did not.
     Chaos(ChaosOptions),
+    /// Run one workload on one cluster under one policy.
+    Run(RunOptions),
 }
 
 /// Which seeds, and how to tell of them.

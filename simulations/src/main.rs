@@ -1,23 +1,38 @@
 //! `berth-sim`: see `berth-sim help`.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use berth_sim::cli::{Arguments, Command};
-use berth_sim::{chaos, report};
+use berth_sim::cli::{Arguments, ChaosOptions, Command, Output};
+use berth_sim::{chaos, experiment, report};
 
-fn main() -> anyhow::Result<ExitCode> {
-    match Arguments::parse().command {
-        Command::Chaos(options) => {
-            let quiet = options.output == berth_sim::cli::Output::Json;
-            let campaign = chaos::run(&options, quiet);
-            report::print(&campaign, &options)?;
-            Ok(if campaign.failures().next().is_none() {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            })
+fn main() -> ExitCode {
+    match command(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            // Whoever closed the pipe has seen enough.
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
         }
     }
+}
+
+fn command(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Chaos(options) => run_chaos(&options),
+        Command::Run(options) => experiment::run::run(&options).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn run_chaos(options: &ChaosOptions) -> anyhow::Result<ExitCode> {
+    let campaign = chaos::run(options, options.output == Output::Json);
+    report::print(&campaign, options)?;
+    let kept = campaign.failures().next().is_none();
+    Ok(if kept {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

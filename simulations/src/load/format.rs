@@ -1,6 +1,7 @@
 //! Which formats there are, and the one door to all of them.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::ValueEnum;
 
@@ -26,6 +27,13 @@ pub enum Format {
     Swf,
     /// What `sacct -P` prints: see docs/workloads.md for the columns.
     Sacct,
+}
+
+impl Format {
+    /// How often the scheduler of the published setting looks, if it does so at fixed times.
+    pub fn round(self) -> Option<Duration> {
+        None
+    }
 }
 
 /// What some formats need beside their file.

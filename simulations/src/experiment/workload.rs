@@ -1,0 +1,152 @@
+//! The workload and the cluster that a command line names.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::ensure;
+use berth_world::twin::{Cluster, Foresight, Rounds, Setting, Trace};
+use clap::{Args, ValueEnum};
+
+use crate::cluster;
+use crate::input::Source;
+use crate::load::{self, Extras, Format, Limits, Loaded};
+
+/// Highest factor on the arrival rate.
+const MAX_LOAD: f64 = 1e6;
+
+/// What runs on what.
+#[derive(Clone, Debug, Args)]
+pub struct WorkloadOptions {
+    /// The workload's file, plain or gzip; `-` is standard input.
+    #[arg(long, value_name = "FILE")]
+    pub trace: PathBuf,
+    /// How it is written.
+    #[arg(long, value_enum)]
+    pub format: Format,
+    /// A cluster file, or the name of a published cluster: sia-het64, sia-hom64-t4, openb, venus, philly-vc, lingjun.
+    #[arg(long, value_name = "FILE-OR-NAME")]
+    pub cluster: String,
+    /// Arrivals come this many times as fast.
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0)]
+    pub load: f64,
+    /// Profiles or rates that belong to the workload; looked for beside it and below BERTH_TRACES if not named.
+    #[arg(long, value_name = "FILE")]
+    pub profiles: Option<PathBuf>,
+    /// A recorded order of arrivals, for packing runs: whoever does not fit is rejected, and nobody leaves.
+    #[arg(long, value_name = "TSV", requires = "arrival_seed")]
+    pub arrivals: Option<PathBuf>,
+    /// Which of the recorded orders.
+    #[arg(long, value_name = "N", requires = "arrivals")]
+    pub arrival_seed: Option<u64>,
+    /// Leave jobs out that are larger than the cluster, instead of refusing the workload.
+    #[arg(long)]
+    pub skip_oversized: bool,
+    /// Only the first N jobs.
+    #[arg(long, value_name = "N")]
+    pub first: Option<usize>,
+    /// Plan at multiples of this time instead of whenever something happens; 60s for the format sia.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub round: Option<Duration>,
+    /// What policies are told of how long recorded jobs run.
+    #[arg(long, value_enum, default_value_t = Known::Asked)]
+    pub durations: Known,
+}
+
+/// What policies are told of durations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Known {
+    /// What users said.
+    Asked,
+    /// The truth, for published policies that assume it.
+    True,
+}
+
+/// A workload on its cluster, ready to run under any policy and seed.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    /// All but the seed.
+    pub setting: Setting,
+    /// Whether it is a packing run.
+    pub packing: bool,
+    /// What was left out when it was read, in words.
+    pub notes: Vec<String>,
+}
+
+impl Workload {
+    /// Reads all files.
+    ///
+    /// # Errors
+    /// If a file is not sound, or an option is out of its range.
+    pub fn open(options: &WorkloadOptions) -> anyhow::Result<Self> {
+        ensure!(
+            options.load.is_finite() && options.load > 0.0 && options.load <= MAX_LOAD,
+            "--load {}: arrivals cannot come that many times as fast; hint: a number above 0, such as 1.5",
+            options.load
+        );
+        let cluster = cluster::open(&options.cluster)?.cluster;
+        let mut limits = Limits::of(&cluster);
+        limits.skip_oversized = options.skip_oversized;
+        let extras = Extras {
+            profiles: options.profiles.clone(),
+            arrivals: options.arrivals.clone().zip(options.arrival_seed),
+        };
+        let source = Source::open(&options.trace)?;
+        let loaded = load::load(options.format, source, &extras, &limits)?;
+        ensure!(
+            !loaded.trace.jobs.is_empty(),
+            "{}: no job that could be replayed; hint: is --format right?",
+            options.trace.display()
+        );
+        let notes = notes(&loaded);
+        let trace = scaled(loaded.trace, options.load, options.first);
+        let mut workload = Self::of(cluster, trace);
+        workload.notes = notes;
+        workload.packing = extras.arrivals.is_some();
+        if let Some(round) = options.round.or(options.format.round()) {
+            let ms = u64::try_from(round.as_millis()).unwrap_or(u64::MAX);
+            ensure!(ms > 0, "--round 0: rounds have a length; hint: such as 60s");
+            workload.setting.rounds = Rounds::Every { ms };
+        }
+        workload.setting.foresight = match options.durations {
+            Known::Asked => Foresight::Blind,
+            Known::True => Foresight::True,
+        };
+        Ok(workload)
+    }
+
+    /// A trace on a cluster, rounds whenever something happens.
+    pub fn of(cluster: Cluster, trace: Trace) -> Self {
+        Self {
+            setting: Setting::new(Arc::new(cluster), Arc::new(trace)),
+            packing: false,
+            notes: Vec::new(),
+        }
+    }
+}
+
+fn notes(loaded: &Loaded) -> Vec<String> {
+    let mut notes = Vec::new();
+    if loaded.oversized > 0 {
+        notes.push(format!(
+            "{} jobs left out: larger than the cluster",
+            loaded.oversized
+        ));
+    }
+    let skipped = loaded.skipped.iter();
+    notes.extend(skipped.map(|(why, count)| format!("{count} rows left out: {why}")));
+    notes
+}
+
+/// The same jobs `load` times as fast, and only the first so many.
+fn scaled(mut trace: Trace, load: f64, first: Option<usize>) -> Trace {
+    if let Some(first) = first {
+        trace.jobs.truncate(first);
+    }
+    if load != 1.0 {
+        for job in &mut trace.jobs {
+            job.submit_ms = (job.submit_ms as f64 / load).round() as u64;
+        }
+    }
+    trace
+}
