@@ -16,6 +16,7 @@ use berth_types::JobId;
 use thiserror::Error;
 
 use super::behaviour::{Behaviour, Stop};
+use super::checks::{Belief, Checks};
 use super::lane::{self, Lane};
 use super::outcome::{JobOutcome, Ledger, Outcome, Packed, Span};
 use super::setting::{Rounds, Setting};
@@ -170,6 +171,9 @@ struct Run<'a> {
     /// Rounds in a row that changed nothing, with nothing due.
     fruitless: u32,
     meter: Meter,
+    checks: Option<Checks>,
+    /// Of all attempts that are over.
+    ledger: Ledger,
     arrived_milligpu: u64,
     instants: u64,
     outcome: Outcome,
@@ -215,6 +219,8 @@ impl<'a> Run<'a> {
             round_ms: None,
             fruitless: 0,
             meter,
+            checks: setting.checks.then(Checks::default),
+            ledger: Ledger::default(),
             arrived_milligpu: 0,
             instants: 0,
             outcome: Outcome::default(),
@@ -283,11 +289,34 @@ impl<'a> Run<'a> {
         }
         let ledger = Ledger::of(attempt.milligpu, &spent);
         entry.outcome.ledger.add(&ledger);
+        self.ledger.add(&ledger);
         entry.outcome.placed_ms += ended_ms - attempt.since_ms;
         if self.setting.timeline {
             self.draw(index, attempt.since_ms, now_ms);
         }
         Ok(())
+    }
+
+    /// Every invariant, if that is wished for.
+    fn check(&mut self, now_ms: u64) -> Result<(), TwinError> {
+        let Some(checks) = &mut self.checks else {
+            return Ok(());
+        };
+        let open = (self.placed.iter()).filter_map(|&index| self.entries[index].attempt);
+        let belief = Belief {
+            state: &self.lane.state,
+            arrived: self.arrived,
+            finished: self.finished,
+            ledger: self.ledger,
+            open: open
+                .map(|running| (running.since_ms, running.milligpu))
+                .collect(),
+        };
+        let verdict = checks.on_instant(&belief);
+        verdict.map_err(|what| TwinError::Broken {
+            at_ms: now_ms,
+            what,
+        })
     }
 
     /// Adds what a job holds to the chart.

@@ -18,6 +18,7 @@
 //! Start reading at [`behaviour`] (the seam between the engine and what jobs do), then `engine`.
 
 pub mod behaviour;
+mod checks;
 mod cluster;
 mod engine;
 mod figures;

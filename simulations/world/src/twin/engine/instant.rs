@@ -18,6 +18,9 @@ impl Run<'_> {
     /// Everything that happens at `at_ms`.
     pub(super) fn instant(&mut self, at_ms: u64, policy: &mut dyn Policy) -> Result<(), TwinError> {
         self.meter.on_time(at_ms);
+        if let Some(checks) = &mut self.checks {
+            checks.on_time(at_ms);
+        }
         let is_round = self.round_ms.is_some_and(|round_ms| round_ms <= at_ms);
         if is_round && matches!(self.setting.rounds, Rounds::Every { .. }) {
             self.advance_all(at_ms)?;
@@ -32,7 +35,7 @@ impl Run<'_> {
         if wants_packing {
             self.sample_packing();
         }
-        Ok(())
+        self.check(at_ms)
     }
 
     fn on_event(&mut self, event: Event, now_ms: u64) -> Result<(), TwinError> {
@@ -123,7 +126,7 @@ impl Run<'_> {
         self.lane.report(job, &said, &mut commands);
         self.leave(index, now_ms, ended.at_ms, Stop::Ended)?;
         let applied = self.lane.commit(now_ms, commands)?;
-        self.follow(&applied, now_ms, Some(ended.at_ms));
+        self.follow(&applied, now_ms, Some(ended.at_ms))?;
         self.publish(index);
         self.want_round(now_ms);
         Ok(())
@@ -145,13 +148,25 @@ impl Run<'_> {
             .report(job, &lane::exit(EXIT_STOPPED, now_ms), &mut commands);
         self.leave(index, now_ms, now_ms, Stop::Ended)?;
         let applied = self.lane.commit(now_ms, commands)?;
-        self.follow(&applied, now_ms, None);
+        self.follow(&applied, now_ms, None)?;
         self.want_round(now_ms);
         Ok(())
     }
 
     /// What follows from an entry: jobs that are over, nodes that are fuller or emptier.
-    pub(super) fn follow(&mut self, applied: &Applied, now_ms: u64, ended_ms: Option<u64>) {
+    pub(super) fn follow(
+        &mut self,
+        applied: &Applied,
+        now_ms: u64,
+        ended_ms: Option<u64>,
+    ) -> Result<(), TwinError> {
+        if let Some(checks) = &mut self.checks {
+            let verdict = checks.on_applied(applied);
+            verdict.map_err(|what| TwinError::Broken {
+                at_ms: now_ms,
+                what,
+            })?;
+        }
         for finished in &applied.finished {
             let index = lane::index_of(finished.job.id);
             let entry = &mut self.entries[index];
@@ -163,6 +178,7 @@ impl Run<'_> {
             self.outcome.capacity = self.meter.capacity();
         }
         self.meter.look(&self.lane.state, &applied.touched);
+        Ok(())
     }
 
     /// Jobs that arrive. True if some of them start now or never.
@@ -203,7 +219,7 @@ impl Run<'_> {
             self.arrived_milligpu += asked_milligpu(&job.spec.groups);
             self.publish(index);
         }
-        self.follow(&applied, now_ms, None);
+        self.follow(&applied, now_ms, None)?;
         self.want_round(now_ms);
         Ok(wants_packing)
     }

@@ -31,17 +31,13 @@ impl Run<'_> {
             if changed {
                 self.fruitless = 0;
             }
-            if self.setting.checks {
-                self.check(now_ms)?;
-            }
+            self.check(now_ms)?;
             if let Rounds::Every { .. } = self.setting.rounds {
                 if evictions > 0 {
                     // The policy has had its say: what it reserved starts, nothing else.
                     let plan = self.plan(now_ms, None);
                     self.carry_out(plan, now_ms)?;
-                    if self.setting.checks {
-                        self.check(now_ms)?;
-                    }
+                    self.check(now_ms)?;
                 }
                 break;
             }
@@ -130,7 +126,7 @@ impl Run<'_> {
             commands.push(self.lane.apply_plan(plan.bundles.clone()));
         }
         let applied = self.lane.commit(now_ms, commands)?;
-        self.follow(&applied, now_ms, None);
+        self.follow(&applied, now_ms, None)?;
         let mut commands = Vec::with_capacity(plan.bundles.len() + rejects);
         for bundle in &plan.bundles {
             for eviction in &bundle.evictions {
@@ -149,19 +145,8 @@ impl Run<'_> {
         }
         if !commands.is_empty() {
             let applied = self.lane.commit(now_ms, commands)?;
-            self.follow(&applied, now_ms, None);
+            self.follow(&applied, now_ms, None)?;
         }
         Ok(true)
-    }
-
-    /// Every invariant.
-    fn check(&self, now_ms: u64) -> Result<(), TwinError> {
-        self.lane.state.check().map_err(|violations| {
-            let what: Vec<String> = violations.iter().map(ToString::to_string).collect();
-            TwinError::Broken {
-                at_ms: now_ms,
-                what: what.join("; "),
-            }
-        })
     }
 }
