@@ -247,3 +247,120 @@ fn scaled(time_ms: u64, speed: f64) -> u64 {
         (time_ms as f64 * speed).floor() as u64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use berth_types::JobSpec;
+
+    use super::*;
+    use crate::dice::Dice;
+    use crate::twin::{Cluster, HeldNode, Overheads, Trace, Truth};
+
+    fn begin(run_ms: u64, overhead: Overhead) -> Box<dyn Behaviour> {
+        let mut setting = Setting::new(Arc::new(Cluster::default()), Arc::new(Trace::default()));
+        setting.overheads = Overheads {
+            usual: overhead,
+            ..Overheads::default()
+        };
+        let rigid = Rigid {
+            run_ms,
+            end: End::Completed,
+        };
+        let job = TraceJob {
+            key: "j".into(),
+            submit_ms: 0,
+            spec: Arc::new(JobSpec::default()),
+            truth: Truth::Rigid(rigid),
+        };
+        job.begin(&setting)
+    }
+
+    fn held(speed: f64) -> Held {
+        Held {
+            workers: vec![1],
+            nodes: vec![HeldNode {
+                node: berth_types::NodeId(1),
+                gpu_model: "x".into(),
+                speed,
+                workers: 1,
+                gpus: 1,
+            }],
+            milligpu: 1_000,
+        }
+    }
+
+    #[test]
+    fn saves_and_loads_stretch_a_run_and_the_last_save_is_left_out() {
+        let mut job = begin(
+            300,
+            Overhead {
+                first_start_ms: 7,
+                restart_ms: 50,
+                checkpoint_every_ms: 100,
+                save_ms: 5,
+                eviction_loses: true,
+            },
+        );
+        job.on_start(&held(1.0), 1_000);
+        assert_eq!(job.due_ms(), Some(1_000 + 7 + 300 + 2 * 5));
+        assert_eq!(job.advance(1_000 + 7 + 100 + 5 + 60), None);
+        let spent = job.on_stop(1_172, Stop::Evicted);
+        assert_eq!(
+            spent,
+            Spent {
+                useful_ms: 100,
+                restart_ms: 7,
+                lost_ms: 60,
+                saving_ms: 5,
+                idle_ms: 0
+            }
+        );
+        job.on_start(&held(2.0), 2_000);
+        assert_eq!(
+            job.due_ms(),
+            Some(2_000 + 50 + 100),
+            "200 left at twice the speed, and no save in between"
+        );
+        assert_eq!(job.advance(2_060), None);
+        job.on_speed(0.25, 2_060);
+        assert_eq!(job.due_ms(), Some(2_060 + 360 + 3 * 5));
+    }
+
+    #[test]
+    fn in_how_many_pieces_time_comes_makes_no_difference() {
+        let mut dice = Dice::new(11, 1);
+        for _ in 0..500 {
+            let overhead = Overhead {
+                first_start_ms: dice.between(0, 20),
+                restart_ms: dice.between(0, 20),
+                checkpoint_every_ms: dice.between(0, 9) * dice.between(0, 9),
+                save_ms: dice.between(0, 4),
+                eviction_loses: dice.chance(500),
+            };
+            let run_ms = dice.between(0, 400);
+            let held = held(dice.pick(&[1.0, 0.3, 2.7]).unwrap_or(1.0));
+            let (mut whole, mut pieces) = (begin(run_ms, overhead), begin(run_ms, overhead));
+            whole.on_start(&held, 0);
+            pieces.on_start(&held, 0);
+            let due_ms = whole.due_ms();
+            let stop_ms = dice.between(0, 600);
+            let ended = whole.advance(stop_ms);
+            let mut now_ms = 0;
+            while now_ms < stop_ms {
+                assert!(pieces.due_ms() == due_ms || due_ms.is_some_and(|due_ms| due_ms <= now_ms));
+                now_ms = (now_ms + dice.between(1, 90)).min(stop_ms);
+                pieces.advance(now_ms);
+            }
+            assert_eq!(pieces.advance(stop_ms), ended);
+            assert_eq!(
+                ended.map(|ended| ended.at_ms),
+                due_ms.filter(|&at| at <= stop_ms)
+            );
+            let spent = whole.on_stop(stop_ms, Stop::NodeLost);
+            assert_eq!(spent, pieces.on_stop(stop_ms, Stop::NodeLost));
+            assert_eq!(spent.sum_ms(), stop_ms);
+        }
+    }
+}

@@ -3,3 +3,4 @@
 mod lab;
 mod queues;
 mod rounds;
+mod swarm;
