@@ -13,7 +13,7 @@
 //! - **Event-driven** ([`Rounds::OnEvent`](super::Rounds)): `advance` is called when the job is due, and before every
 //!   `on_stop` and `on_speed`. It ends at the very millisecond that `due_ms` named.
 //! - **Fixed rounds** ([`Rounds::Every`](super::Rounds)): `advance` is called for every running job at the end of each
-//!   round and never in between, whatever `due_ms` says. A job that ends inside the round says when ([`Ended::at_ms`]),
+//!   round, and in between only if its GPUs change speed or die, whatever `due_ms` says. A job that ends inside the round says when ([`Ended::at_ms`]),
 //!   and its GPUs stay held until the round's end.
 //!
 //! Time is handed in and never read. All that a behaviour may draw at random, it draws from a seed that its

@@ -4,6 +4,7 @@
 //! policy, its plan is applied, evicted tasks are gone, started ones run. What ends or is vacated thereby belongs to
 //! the same instant.
 
+mod faults;
 mod instant;
 mod meter;
 mod round;
@@ -17,10 +18,11 @@ use thiserror::Error;
 
 use super::behaviour::{Behaviour, Stop};
 use super::checks::{Belief, Checks};
-use super::lane::{self, Lane};
+use super::lane::Lane;
 use super::outcome::{JobOutcome, Ledger, Outcome, Packed, Span};
 use super::setting::{Rounds, Setting};
 use crate::calendar::Calendar;
+use faults::{Mishap, Trouble};
 use meter::{Machines, Meter};
 
 /// Instants between two calls of the watcher.
@@ -132,8 +134,10 @@ struct Entry {
     /// From its submission to its end.
     behaviour: Option<Box<dyn Behaviour>>,
     attempt: Option<Running>,
-    /// Counts up with everything that makes earlier calendar entries void.
+    /// Counts up with everything that makes an earlier due time void.
     version: u32,
+    /// Attempts so far.
+    starts: u32,
     outcome: JobOutcome,
 }
 
@@ -142,21 +146,26 @@ struct Entry {
 struct Running {
     since_ms: u64,
     milligpu: u64,
+    /// Share of their speed that its GPUs run at.
+    share: f64,
 }
 
-/// Something that will happen to a job, unless its version has moved on.
+/// Something that will happen.
 #[derive(Clone, Copy, Debug)]
 enum Event {
-    /// Its behaviour is due.
+    /// A job's behaviour is due, unless its version has moved on.
     Due { job: usize, version: u32 },
-    /// Its time limit is over.
-    Expires { job: usize, version: u32 },
+    /// The time limit of a job's attempt is over, unless that is not its newest one.
+    Expires { job: usize, starts: u32 },
+    /// Something happens to a machine.
+    Mishap(Mishap),
 }
 
 /// A run under way.
 struct Run<'a> {
     setting: &'a Setting,
     machines: Machines,
+    trouble: Trouble,
     lane: Lane,
     insights: Insights,
     entries: Vec<Entry>,
@@ -192,24 +201,22 @@ impl<'a> Run<'a> {
             let key = pair[1].key.clone();
             return Err(TwinError::Order { key });
         }
-        let mut lane = Lane::new();
-        let machines = Machines::register(&setting.cluster, &mut lane)?;
         let entries = jobs.iter().map(|job| Entry {
             behaviour: None,
             attempt: None,
             version: 0,
+            starts: 0,
             outcome: JobOutcome {
                 key: job.key.clone(),
                 submit_ms: job.submit_ms,
                 ..JobOutcome::default()
             },
         });
-        let mut meter = Meter::new(&setting.trace);
-        meter.look_at_all(&lane.state);
-        Ok(Self {
+        let mut run = Self {
             setting,
-            machines,
-            lane,
+            machines: Machines::new(&setting.cluster),
+            trouble: Trouble::default(),
+            lane: Lane::new(),
             insights: Insights::new(),
             entries: entries.collect(),
             calendar: Calendar::default(),
@@ -218,13 +225,15 @@ impl<'a> Run<'a> {
             placed: BTreeSet::new(),
             round_ms: None,
             fruitless: 0,
-            meter,
+            meter: Meter::new(&setting.trace),
             checks: setting.checks.then(Checks::default),
             ledger: Ledger::default(),
             arrived_milligpu: 0,
             instants: 0,
             outcome: Outcome::default(),
-        })
+        };
+        run.power_on()?;
+        Ok(run)
     }
 
     fn progress(&self) -> Progress {
@@ -240,6 +249,9 @@ impl<'a> Run<'a> {
 
     /// When something happens next.
     fn next_ms(&self) -> Option<u64> {
+        if self.finished == self.entries.len() || self.trouble.is_all_there_is() {
+            return None;
+        }
         let arrival_ms = (self.setting.trace.jobs.get(self.arrived)).map(|job| job.submit_ms);
         let times = [arrival_ms, self.calendar.next_ms(), self.round_ms];
         let next_ms = times.into_iter().flatten().min()?;
@@ -326,7 +338,7 @@ impl<'a> Run<'a> {
             return;
         };
         for task in &attempt.tasks {
-            let node = lane::node_index(task.placement.node);
+            let node = self.machines.index(task.placement.node);
             let spans = task.placement.gpus.iter().map(|share| Span {
                 job: index,
                 node,

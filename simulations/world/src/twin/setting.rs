@@ -6,7 +6,7 @@ use std::sync::Arc;
 use berth_core::planner::PlanLimits;
 use berth_types::JobSpec;
 
-use super::{Cluster, Trace};
+use super::{Cluster, Faults, Trace};
 
 /// A run: a workload on a cluster, and the rules of the game. The policy is handed in beside it.
 #[derive(Clone, Debug)]
@@ -25,6 +25,8 @@ pub struct Setting {
     pub foresight: Foresight,
     /// What starts, restarts and checkpoints cost rigid jobs.
     pub overheads: Overheads,
+    /// What goes wrong.
+    pub faults: Faults,
     /// Checks every invariant after every round; a broken one ends the run. For tests: it looks at everything.
     pub checks: bool,
     /// Keeps who held which GPU when, for a Gantt chart.
@@ -34,7 +36,7 @@ pub struct Setting {
 }
 
 impl Setting {
-    /// A run with the defaults: rounds on events at once, no costs, no foresight, no checks.
+    /// A run with the defaults: rounds on events at once, no costs, no foresight, no faults, no checks.
     pub fn new(cluster: Arc<Cluster>, trace: Arc<Trace>) -> Self {
         Self {
             cluster,
@@ -44,6 +46,7 @@ impl Setting {
             limits: PlanLimits::default(),
             foresight: Foresight::default(),
             overheads: Overheads::default(),
+            faults: Faults::default(),
             checks: false,
             timeline: false,
             until_ms: None,

@@ -1,5 +1,6 @@
 //! The twin: small workloads with known answers.
 
+mod faults;
 mod lab;
 mod queues;
 mod rounds;

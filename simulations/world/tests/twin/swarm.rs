@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use berth_core::policy::{Action, Backfill, Policy, Proposal, ProposedBundle, View};
 use berth_types::JobId;
-use berth_world::twin::{End, Foresight, Overhead, Rounds, Setting};
+use berth_world::twin::{
+    End, Foresight, Interference, NodeFaults, Overhead, Rounds, Setting, Stragglers,
+};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -134,6 +136,27 @@ pub(crate) fn drawn(seed: u64) -> Setting {
     let slow = berth_world::twin::GpuModel { speed: 0.37 };
     cluster.gpu_models.insert("slow".into(), slow);
     drawn.timeline = true;
+    if below(rng, 2) == 0 {
+        drawn.faults.usual = NodeFaults {
+            fails_every_ms: pick(rng, &[0, 300, 2_000]),
+            repair_ms: 100,
+            degrades_every_ms: pick(rng, &[0, 200]),
+            degraded_ms: 90,
+            degraded_per_mille: 400,
+            cold: below(rng, 3) == 0,
+            boot_ms: below(rng, 60),
+            denied_per_mille: 300,
+            retry_ms: 25,
+        };
+        drawn.faults.stragglers = Stragglers {
+            per_mille: pick(rng, &[0, 200]),
+            left_per_mille: 700,
+        };
+        drawn.faults.interference = Interference {
+            usual: pick(rng, &[1.0, 0.8]),
+            ..Interference::default()
+        };
+    }
     drawn
 }
 

@@ -29,6 +29,7 @@ impl Run<'_> {
             self.on_event(event, at_ms)?;
         }
         let wants_packing = self.arrivals(at_ms)?;
+        self.settle_speeds(at_ms)?;
         if self.round_ms.is_some_and(|round_ms| round_ms <= at_ms) {
             self.rounds(at_ms, policy)?;
         }
@@ -46,17 +47,21 @@ impl Run<'_> {
                 }
                 self.advance(job, now_ms)
             }
-            Event::Expires { job, version } if self.entries[job].version == version => {
-                match self.round_ms {
-                    Some(round_ms) if self.is_stepped() && round_ms > now_ms => {
-                        self.calendar.at(round_ms, event);
-                        Ok(())
-                    }
-                    _ => self.expire(job, now_ms),
+            Event::Expires { job, starts } if self.is_current(job, starts) => match self.round_ms {
+                Some(round_ms) if self.is_stepped() && round_ms > now_ms => {
+                    self.calendar.at(round_ms, event);
+                    Ok(())
                 }
-            }
+                _ => self.expire(job, now_ms),
+            },
             Event::Due { .. } | Event::Expires { .. } => Ok(()),
+            Event::Mishap(mishap) => self.on_mishap(mishap, now_ms),
         }
+    }
+
+    /// True if this is the attempt that the job has.
+    fn is_current(&self, job: usize, starts: u32) -> bool {
+        self.entries[job].attempt.is_some() && self.entries[job].starts == starts
     }
 
     /// True if jobs are advanced at the ends of rounds only.
@@ -110,7 +115,7 @@ impl Run<'_> {
     }
 
     /// A job came to its own end.
-    fn end(&mut self, index: usize, ended: Ended, now_ms: u64) -> Result<(), TwinError> {
+    pub(super) fn end(&mut self, index: usize, ended: Ended, now_ms: u64) -> Result<(), TwinError> {
         let job = job_id(index);
         let mut commands = Vec::new();
         let code = match ended.end {
@@ -174,10 +179,12 @@ impl Run<'_> {
             entry.outcome.outcome = Some(finished.outcome);
             entry.outcome.end_ms = Some(ended_ms.unwrap_or(now_ms));
             self.insights.remove(&finished.job.id);
+            self.trouble.idle_faults = 0;
             self.finished += 1;
             self.outcome.capacity = self.meter.capacity();
         }
         self.meter.look(&self.lane.state, &applied.touched);
+        self.disturb(&applied.touched);
         Ok(())
     }
 
@@ -241,9 +248,11 @@ impl Run<'_> {
         let spec = &self.setting.trace.jobs[index].spec;
         let entry = &mut self.entries[index];
         entry.version += 1;
+        entry.starts += 1;
         entry.attempt = Some(Running {
             since_ms: now_ms,
             milligpu: held.milligpu,
+            share: 1.0,
         });
         self.placed.insert(index);
         self.outcome.starts += 1;
@@ -261,7 +270,7 @@ impl Run<'_> {
         if spec.time_limit_ms > 0 {
             let event = Event::Expires {
                 job: index,
-                version: entry.version,
+                starts: entry.starts,
             };
             let at_ms = now_ms.saturating_add(spec.time_limit_ms);
             self.calendar.at(at_ms, event);
@@ -269,6 +278,7 @@ impl Run<'_> {
         if let Some(behaviour) = &mut entry.behaviour {
             behaviour.on_start(held, now_ms);
         }
+        self.note_start(index);
         self.publish(index);
         self.schedule(index, now_ms)
     }

@@ -14,52 +14,86 @@ use crate::twin::lane::{self, Lane};
 use crate::twin::series::{Level, Series};
 use crate::twin::{Cluster, Trace};
 
-/// GPU models of the nodes.
-#[derive(Debug, Default)]
+/// The nodes, as the cluster describes them and as the state knows them.
+#[derive(Debug)]
 pub(super) struct Machines {
-    /// By node and GPU.
+    /// Names and speeds of GPU models, by node of the cluster and GPU.
     models: Vec<Vec<(Arc<str>, f64)>>,
-    nothing: Option<Arc<str>>,
+    /// By node of the cluster, once it has registered.
+    ids: Vec<Option<NodeId>>,
+    /// By node of the state, which counts them in the order in which they registered.
+    indexes: Vec<usize>,
+    nothing: Arc<str>,
 }
 
 impl Machines {
-    /// Registers every node of a cluster.
-    pub(super) fn register(cluster: &Cluster, lane: &mut Lane) -> Result<Self, TwinError> {
+    pub(super) fn new(cluster: &Cluster) -> Self {
         let mut names: BTreeSet<Arc<str>> = BTreeSet::new();
-        let mut machines = Self {
-            models: Vec::new(),
-            nothing: Some(Arc::from("")),
+        let mut intern = |model: &str| match names.get(model) {
+            Some(name) => Arc::clone(name),
+            None => {
+                let name: Arc<str> = Arc::from(model);
+                names.insert(Arc::clone(&name));
+                name
+            }
         };
-        for node in &cluster.nodes {
+        let models = cluster.nodes.iter().map(|node| {
             let gpus = node.gpus.iter().map(|gpu| {
-                let name = match names.get(gpu.model.as_str()) {
-                    Some(name) => Arc::clone(name),
-                    None => {
-                        let name: Arc<str> = Arc::from(gpu.model.as_str());
-                        names.insert(Arc::clone(&name));
-                        name
-                    }
-                };
                 let speed = cluster.gpu_models.get(&gpu.model).map_or(1.0, |m| m.speed);
-                (name, speed)
+                (intern(&gpu.model), speed)
             });
-            machines.models.push(gpus.collect());
-            let known = lane.state.nodes.len();
-            let command = Command::RegisterNode {
-                spec: lane::offer(node),
-                incarnation: 1,
-            };
-            let registered = lane.commit(0, vec![command]);
-            let why = match registered {
-                Err(TwinError::Refused { why, .. }) => why,
-                Err(other) => return Err(other),
-                Ok(_) if lane.state.nodes.len() == known => "its name is there twice".to_owned(),
-                Ok(_) => continue,
-            };
-            let node = node.name.clone();
-            return Err(TwinError::Node { node, why });
+            gpus.collect()
+        });
+        Self {
+            models: models.collect(),
+            ids: vec![None; cluster.nodes.len()],
+            indexes: Vec::new(),
+            nothing: Arc::from(""),
         }
-        Ok(machines)
+    }
+
+    /// Registers a node of the cluster, for the first time or again. The nodes that changed.
+    pub(super) fn register(
+        &mut self,
+        cluster: &Cluster,
+        index: usize,
+        incarnation: u64,
+        now_ms: u64,
+        lane: &mut Lane,
+    ) -> Result<BTreeSet<NodeId>, TwinError> {
+        let known = lane.state.nodes.len();
+        let command = Command::RegisterNode {
+            spec: lane::offer(&cluster.nodes[index]),
+            incarnation,
+        };
+        let fault = |why| TwinError::Node {
+            node: cluster.nodes[index].name.clone(),
+            why,
+        };
+        let applied = match lane.commit(now_ms, vec![command]) {
+            Ok(applied) => applied,
+            Err(TwinError::Refused { why, .. }) => return Err(fault(why)),
+            Err(other) => return Err(other),
+        };
+        if self.ids[index].is_none() {
+            if lane.state.nodes.len() == known {
+                return Err(fault("its name is there twice".to_owned()));
+            }
+            self.ids[index] = lane.state.nodes.get_max().map(|(id, _)| *id);
+            self.indexes.push(index);
+        }
+        Ok(applied.touched)
+    }
+
+    /// Id of a node of the cluster, once it has registered.
+    pub(super) fn id(&self, index: usize) -> Option<NodeId> {
+        self.ids.get(index).copied().flatten()
+    }
+
+    /// Index in the cluster of a node.
+    pub(super) fn index(&self, node: NodeId) -> usize {
+        let known = self.indexes.get(lane::node_index(node));
+        known.copied().unwrap_or(usize::MAX)
     }
 
     /// What an attempt with these tasks holds.
@@ -77,10 +111,9 @@ impl Machines {
                 .first()
                 .and_then(|share| self.model(task.node, share.gpu));
             let (model, speed) = match gpus {
-                Some((model, speed)) => (Some(model), *speed),
-                None => (self.nothing.as_ref(), 1.0),
+                Some((model, speed)) => (model, *speed),
+                None => (&self.nothing, 1.0),
             };
-            let Some(model) = model else { continue };
             let known = (nodes
                 .iter()
                 .rposition(|n| n.node == task.node && n.gpu_model == *model))
@@ -113,7 +146,7 @@ impl Machines {
     }
 
     fn model(&self, node: NodeId, gpu: u16) -> Option<&(Arc<str>, f64)> {
-        (self.models.get(lane::node_index(node))?).get(usize::from(gpu))
+        (self.models.get(self.index(node))?).get(usize::from(gpu))
     }
 }
 
@@ -141,12 +174,6 @@ impl Meter {
     /// Time passes.
     pub(super) fn on_time(&mut self, now_ms: u64) {
         self.series.on_time(now_ms, &self.level);
-    }
-
-    pub(super) fn look_at_all(&mut self, state: &State) {
-        for node in state.nodes.values() {
-            self.look_at_node(node);
-        }
     }
 
     /// Something changed on these nodes, or in the queue.

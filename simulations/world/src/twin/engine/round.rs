@@ -147,6 +147,7 @@ impl Run<'_> {
             let applied = self.lane.commit(now_ms, commands)?;
             self.follow(&applied, now_ms, None)?;
         }
+        self.settle_speeds(now_ms)?;
         Ok(true)
     }
 }
