@@ -48,6 +48,7 @@ scenarios! {
     a_backup_is_restored: "backup-and-restore",
     every_master_takes_every_call: "followers",
     masters_come_and_go: "members",
+    all_masters_are_replaced: "all-masters-replaced",
 }
 
 #[test]

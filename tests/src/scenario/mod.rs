@@ -4,6 +4,7 @@
 //! One file each. A scenario returns what it measured, or an error that says which promise was broken.
 
 mod adopted;
+mod all_replaced;
 mod around_failover;
 mod away_and_back;
 mod backup;
@@ -138,6 +139,8 @@ scenarios! {
         "reads and writes through every master: nobody misses its own write";
     "members": members,
         "masters are added, removed and replaced while jobs are submitted";
+    "all-masters-replaced": all_replaced,
+        "every master is replaced while an agent stays as it is: it finds the new ones, also when it is started again";
 }
 
 /// The scenario with this name.
