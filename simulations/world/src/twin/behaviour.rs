@@ -62,6 +62,21 @@ pub trait Behaviour: Debug + Send {
     fn insight(&mut self) -> Option<Arc<Insight>> {
         None
     }
+
+    /// For a service: the requests until now. Asked once, when the job or the run is over.
+    fn served(&mut self, now_ms: u64) -> Option<Served> {
+        let _ = now_ms;
+        None
+    }
+}
+
+/// Requests to a service.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Served {
+    /// All that came in while it lived.
+    pub asked: f64,
+    /// Those that its workers could serve.
+    pub served: f64,
 }
 
 /// What an attempt holds.

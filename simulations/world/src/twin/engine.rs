@@ -272,6 +272,11 @@ impl<'a> Run<'a> {
             }
             self.leave(index, now_ms, now_ms, Stop::Unfinished)?;
         }
+        for entry in &mut self.entries {
+            if let Some(mut behaviour) = entry.behaviour.take() {
+                entry.outcome.served = behaviour.served(now_ms);
+            }
+        }
         self.outcome.end_ms = now_ms;
         Ok(())
     }

@@ -20,6 +20,7 @@
 pub mod behaviour;
 mod checks;
 mod cluster;
+mod elastic;
 mod engine;
 mod faults;
 mod figures;
@@ -28,15 +29,19 @@ mod lane;
 mod outcome;
 mod rigid;
 mod series;
+mod service;
 mod setting;
+mod toil;
 mod trace;
 
-pub use behaviour::{Behaviour, Ended, Held, HeldNode, Model, Spent, Stop};
+pub use behaviour::{Behaviour, Ended, Held, HeldNode, Model, Served, Spent, Stop};
 pub use cluster::{Cluster, GpuModel};
+pub use elastic::{Elastic, ElasticModel, StepTime};
 pub use engine::{Progress, TwinError, run};
 pub use faults::{Faults, Interference, NodeFaults, Stragglers};
 pub use figures::Figures;
 pub use outcome::{JobOutcome, Ledger, Outcome, Packed, Span};
 pub use series::{Point, Series};
+pub use service::{Service, ServiceModel};
 pub use setting::{Foresight, Overhead, Overheads, Rounds, Setting};
 pub use trace::{End, Rigid, Trace, TraceJob, Truth};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::behaviour::Spent;
+use super::behaviour::{Served, Spent};
 use super::figures::{self, Figures};
 use super::series::Series;
 
@@ -70,6 +70,8 @@ pub struct JobOutcome {
     pub restarts: u32,
     /// GPU models that it used, in the order of first use.
     pub gpu_models: Vec<Arc<str>>,
+    /// Its requests, if it is a service.
+    pub served: Option<Served>,
 }
 
 /// Who held a part of a node when.

@@ -1,49 +1,19 @@
-//! Rigid jobs: a recorded amount of work, done at the speed of the slowest GPU, with start-up costs and checkpoints.
-//!
-//! Work is counted in milliseconds on GPUs of speed 1. An attempt first loads for a while, then works; after every
-//! [`checkpoint_every_ms`](Overhead::checkpoint_every_ms) of work it saves, except right at the end. What it has to do
-//! again after a stop is the work since the last complete save.
+//! Rigid jobs: a recorded amount of work, done at the speed of the slowest GPU.
 
 use std::sync::Arc;
 
 use berth_core::insight::{Insight, Prediction};
 
 use super::behaviour::{Behaviour, Ended, Held, Spent, Stop};
-use super::setting::{Foresight, Overhead, Setting};
-use super::trace::{End, Rigid, TraceJob};
+use super::setting::{Foresight, Setting};
+use super::toil::Toil;
+use super::trace::{Rigid, TraceJob};
 
 /// A job with a recorded duration.
 #[derive(Debug)]
 pub(super) struct RigidJob {
-    run_ms: u64,
-    end: End,
-    overhead: Overhead,
-    started_before: bool,
-    /// Work that no stop can take away.
-    saved_ms: u64,
-    attempt: Attempt,
+    toil: Toil,
     insight: Option<Arc<Insight>>,
-}
-
-/// The running attempt.
-#[derive(Clone, Copy, Debug, Default)]
-struct Attempt {
-    /// It is accounted for up to here.
-    at_ms: u64,
-    start_left_ms: u64,
-    save_left_ms: u64,
-    /// Time worked since the last complete save, at whatever speed.
-    since_save_ms: u64,
-    /// Work done when the speed changed last.
-    leg_base_ms: u64,
-    /// Time worked since then.
-    leg_ms: u64,
-    /// Speed of the GPUs held, undisturbed.
-    full_speed: f64,
-    /// Speed now.
-    speed: f64,
-    spent: Spent,
-    ended_ms: Option<u64>,
 }
 
 impl RigidJob {
@@ -58,12 +28,7 @@ impl RigidJob {
         };
         let is_known = duration.is_some() || overhead.restart_ms > 0;
         Self {
-            run_ms: rigid.run_ms,
-            end: rigid.end,
-            overhead,
-            started_before: false,
-            saved_ms: 0,
-            attempt: Attempt::default(),
+            toil: Toil::new(rigid.run_ms, rigid.end, overhead),
             insight: is_known.then(|| {
                 Arc::new(Insight {
                     duration,
@@ -73,294 +38,30 @@ impl RigidJob {
             }),
         }
     }
-
-    /// Work done.
-    fn done_ms(&self) -> u64 {
-        let leg = &self.attempt;
-        let done = leg
-            .leg_base_ms
-            .saturating_add(scaled(leg.leg_ms, leg.speed));
-        done.min(self.run_ms)
-    }
-
-    /// Time until the work is done, without saves; `None` if it never is.
-    fn left_ms(&self) -> Option<u64> {
-        let leg = &self.attempt;
-        if self.run_ms == u64::MAX || leg.speed <= 0.0 {
-            return None;
-        }
-        let work_ms = self.run_ms.saturating_sub(leg.leg_base_ms);
-        let leg_total_ms = if leg.speed == 1.0 {
-            work_ms
-        } else {
-            (work_ms as f64 / leg.speed).ceil() as u64
-        };
-        Some(leg_total_ms.saturating_sub(leg.leg_ms))
-    }
-
-    /// Works for `time_ms`, which is not beyond the end, with saves in between.
-    fn work(&mut self, mut time_ms: u64) {
-        let every_ms = self.overhead.checkpoint_every_ms;
-        if every_ms == 0 {
-            self.attempt.leg_ms += time_ms;
-            self.attempt.spent.useful_ms += time_ms;
-            self.saved_ms = self.done_ms();
-            return;
-        }
-        while time_ms > 0 {
-            if self.attempt.save_left_ms > 0 {
-                let saving_ms = self.attempt.save_left_ms.min(time_ms);
-                self.attempt.save_left_ms -= saving_ms;
-                self.attempt.spent.saving_ms += saving_ms;
-                time_ms -= saving_ms;
-                if self.attempt.save_left_ms == 0 {
-                    self.on_saved();
-                }
-                continue;
-            }
-            let cycles = match self.attempt.since_save_ms {
-                0 => time_ms / (every_ms + self.overhead.save_ms),
-                _ => 0,
-            };
-            if cycles > 1 {
-                // All but the last one, which may be the job's end and then needs no save.
-                let cycles = cycles - 1;
-                self.attempt.leg_ms += cycles * every_ms;
-                self.attempt.spent.useful_ms += cycles * every_ms;
-                self.attempt.spent.saving_ms += cycles * self.overhead.save_ms;
-                time_ms -= cycles * (every_ms + self.overhead.save_ms);
-                self.on_saved();
-                continue;
-            }
-            let working_ms = (every_ms - self.attempt.since_save_ms).min(time_ms);
-            self.attempt.leg_ms += working_ms;
-            self.attempt.since_save_ms += working_ms;
-            self.attempt.spent.useful_ms += working_ms;
-            time_ms -= working_ms;
-            if self.attempt.since_save_ms == every_ms && self.left_ms() != Some(0) {
-                self.attempt.save_left_ms = self.overhead.save_ms;
-                if self.overhead.save_ms == 0 {
-                    self.on_saved();
-                }
-            }
-        }
-    }
-
-    fn on_saved(&mut self) {
-        self.attempt.since_save_ms = 0;
-        self.saved_ms = self.done_ms();
-    }
 }
 
 impl Behaviour for RigidJob {
     fn on_start(&mut self, held: &Held, now_ms: u64) {
-        let start_left_ms = if self.started_before {
-            self.overhead.restart_ms
-        } else {
-            self.overhead.first_start_ms
-        };
-        self.started_before = true;
-        self.attempt = Attempt {
-            at_ms: now_ms,
-            start_left_ms,
-            leg_base_ms: self.saved_ms,
-            full_speed: held.speed(),
-            speed: held.speed(),
-            ..Attempt::default()
-        };
+        self.toil.start(held.speed(), now_ms);
     }
 
     fn due_ms(&self) -> Option<u64> {
-        let left_ms = self.left_ms()?;
-        let attempt = &self.attempt;
-        let every_ms = self.overhead.checkpoint_every_ms;
-        let saves = match every_ms {
-            0 => 0,
-            _ if attempt.save_left_ms > 0 => left_ms.saturating_sub(1) / every_ms,
-            _ => (attempt.since_save_ms + left_ms).saturating_sub(1) / every_ms,
-        };
-        let saving_ms = attempt.save_left_ms + saves * self.overhead.save_ms;
-        Some(
-            (attempt.at_ms)
-                .saturating_add(attempt.start_left_ms)
-                .saturating_add(left_ms)
-                .saturating_add(saving_ms),
-        )
+        self.toil.due_ms()
     }
 
     fn advance(&mut self, now_ms: u64) -> Option<Ended> {
-        let ended = |at_ms, end| Some(Ended { at_ms, end });
-        if let Some(at_ms) = self.attempt.ended_ms {
-            self.attempt.spent.idle_ms += now_ms - self.attempt.at_ms;
-            self.attempt.at_ms = now_ms;
-            return ended(at_ms, self.end);
-        }
-        let due_ms = self.due_ms();
-        let until_ms = due_ms.unwrap_or(u64::MAX).min(now_ms);
-        let time_ms = until_ms.saturating_sub(self.attempt.at_ms);
-        let starting_ms = time_ms.min(self.attempt.start_left_ms);
-        self.attempt.start_left_ms -= starting_ms;
-        self.attempt.spent.restart_ms += starting_ms;
-        self.work(time_ms - starting_ms);
-        self.attempt.at_ms = now_ms;
-        let at_ms = due_ms.filter(|&due_ms| due_ms <= now_ms)?;
-        self.attempt.spent.idle_ms += now_ms - at_ms;
-        self.attempt.ended_ms = Some(at_ms);
-        ended(at_ms, self.end)
+        self.toil.advance(now_ms)
     }
 
     fn on_stop(&mut self, _now_ms: u64, why: Stop) -> Spent {
-        let loses = match why {
-            Stop::Ended | Stop::Unfinished => false,
-            Stop::Evicted => self.overhead.eviction_loses,
-            Stop::NodeLost => true,
-        };
-        let mut spent = self.attempt.spent;
-        if loses {
-            let lost_ms = self.attempt.since_save_ms;
-            spent.useful_ms -= lost_ms;
-            spent.lost_ms += lost_ms;
-        } else {
-            self.saved_ms = self.done_ms();
-        }
-        self.attempt = Attempt::default();
-        spent
+        self.toil.stop(why)
     }
 
     fn on_speed(&mut self, share: f64, _now_ms: u64) {
-        let done_ms = self.done_ms();
-        self.attempt.leg_base_ms = done_ms;
-        self.attempt.leg_ms = 0;
-        self.attempt.speed = self.attempt.full_speed * share;
+        self.toil.set_share(share);
     }
 
     fn insight(&mut self) -> Option<Arc<Insight>> {
         self.insight.take()
-    }
-}
-
-/// Work in so much time. Exact at speed 1.
-fn scaled(time_ms: u64, speed: f64) -> u64 {
-    if speed == 1.0 {
-        time_ms
-    } else {
-        (time_ms as f64 * speed).floor() as u64
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use berth_types::JobSpec;
-
-    use super::*;
-    use crate::dice::Dice;
-    use crate::twin::{Cluster, HeldNode, Overheads, Trace, Truth};
-
-    fn begin(run_ms: u64, overhead: Overhead) -> Box<dyn Behaviour> {
-        let mut setting = Setting::new(Arc::new(Cluster::default()), Arc::new(Trace::default()));
-        setting.overheads = Overheads {
-            usual: overhead,
-            ..Overheads::default()
-        };
-        let rigid = Rigid {
-            run_ms,
-            end: End::Completed,
-        };
-        let job = TraceJob {
-            key: "j".into(),
-            submit_ms: 0,
-            spec: Arc::new(JobSpec::default()),
-            truth: Truth::Rigid(rigid),
-        };
-        job.begin(&setting)
-    }
-
-    fn held(speed: f64) -> Held {
-        Held {
-            workers: vec![1],
-            nodes: vec![HeldNode {
-                node: berth_types::NodeId(1),
-                gpu_model: "x".into(),
-                speed,
-                workers: 1,
-                gpus: 1,
-            }],
-            milligpu: 1_000,
-        }
-    }
-
-    #[test]
-    fn saves_and_loads_stretch_a_run_and_the_last_save_is_left_out() {
-        let mut job = begin(
-            300,
-            Overhead {
-                first_start_ms: 7,
-                restart_ms: 50,
-                checkpoint_every_ms: 100,
-                save_ms: 5,
-                eviction_loses: true,
-            },
-        );
-        job.on_start(&held(1.0), 1_000);
-        assert_eq!(job.due_ms(), Some(1_000 + 7 + 300 + 2 * 5));
-        assert_eq!(job.advance(1_000 + 7 + 100 + 5 + 60), None);
-        let spent = job.on_stop(1_172, Stop::Evicted);
-        assert_eq!(
-            spent,
-            Spent {
-                useful_ms: 100,
-                restart_ms: 7,
-                lost_ms: 60,
-                saving_ms: 5,
-                idle_ms: 0
-            }
-        );
-        job.on_start(&held(2.0), 2_000);
-        assert_eq!(
-            job.due_ms(),
-            Some(2_000 + 50 + 100),
-            "200 left at twice the speed, and no save in between"
-        );
-        assert_eq!(job.advance(2_060), None);
-        job.on_speed(0.25, 2_060);
-        assert_eq!(job.due_ms(), Some(2_060 + 360 + 3 * 5));
-    }
-
-    #[test]
-    fn in_how_many_pieces_time_comes_makes_no_difference() {
-        let mut dice = Dice::new(11, 1);
-        for _ in 0..500 {
-            let overhead = Overhead {
-                first_start_ms: dice.between(0, 20),
-                restart_ms: dice.between(0, 20),
-                checkpoint_every_ms: dice.between(0, 9) * dice.between(0, 9),
-                save_ms: dice.between(0, 4),
-                eviction_loses: dice.chance(500),
-            };
-            let run_ms = dice.between(0, 400);
-            let held = held(dice.pick(&[1.0, 0.3, 2.7]).unwrap_or(1.0));
-            let (mut whole, mut pieces) = (begin(run_ms, overhead), begin(run_ms, overhead));
-            whole.on_start(&held, 0);
-            pieces.on_start(&held, 0);
-            let due_ms = whole.due_ms();
-            let stop_ms = dice.between(0, 600);
-            let ended = whole.advance(stop_ms);
-            let mut now_ms = 0;
-            while now_ms < stop_ms {
-                assert!(pieces.due_ms() == due_ms || due_ms.is_some_and(|due_ms| due_ms <= now_ms));
-                now_ms = (now_ms + dice.between(1, 90)).min(stop_ms);
-                pieces.advance(now_ms);
-            }
-            assert_eq!(pieces.advance(stop_ms), ended);
-            assert_eq!(
-                ended.map(|ended| ended.at_ms),
-                due_ms.filter(|&at| at <= stop_ms)
-            );
-            let spent = whole.on_stop(stop_ms, Stop::NodeLost);
-            assert_eq!(spent, pieces.on_stop(stop_ms, Stop::NodeLost));
-            assert_eq!(spent.sum_ms(), stop_ms);
-        }
     }
 }

@@ -2,6 +2,7 @@
 
 mod faults;
 mod lab;
+mod models;
 mod queues;
 mod rounds;
 mod swarm;

@@ -175,7 +175,8 @@ impl Run<'_> {
         for finished in &applied.finished {
             let index = lane::index_of(finished.job.id);
             let entry = &mut self.entries[index];
-            entry.behaviour = None;
+            let behaviour = entry.behaviour.take();
+            entry.outcome.served = behaviour.and_then(|mut b| b.served(now_ms));
             entry.outcome.outcome = Some(finished.outcome);
             entry.outcome.end_ms = Some(ended_ms.unwrap_or(now_ms));
             self.insights.remove(&finished.job.id);
