@@ -69,17 +69,18 @@ impl Policy for Grower {
         let mut bundles: Vec<ProposedBundle> = pending.collect();
         for job in &view.state.active {
             let insight = &view.insights[job];
-            let speed = insight.speed.as_ref().unwrap();
+            let speed = insight.speed.as_ref().expect("the speed is known");
             let at = |workers| {
                 let shape = Configuration {
                     gpu_model: "a100",
                     nodes: 1,
                     workers,
                 };
-                speed.goodput(&shape).unwrap()
+                speed.goodput(&shape).expect("runs there")
             };
             assert!((at(2) / at(1) - 1.6).abs() < 1e-9);
-            let tasks = view.state.jobs[job].attempt.as_ref().unwrap().tasks.len();
+            let attempt = view.state.jobs[job].attempt.as_ref();
+            let tasks = attempt.map_or(0, |attempt| attempt.tasks.len());
             if tasks == 1 && view.state.active.len() == 1 && insight.max_workers == 2 {
                 bundles.push(ProposedBundle {
                     actions: vec![Action::Resize {
