@@ -268,7 +268,7 @@ fn amount(text: &str) -> Option<u64> {
         "K" => 1 << 10,
         "M" => 1 << 20,
         "G" => 1 << 30,
-        "T" => 1 << 40,
+        "T" => 1_u64 << 40,
         _ => return None,
     };
     let amount = digits.parse::<f64>().ok()? * factor as f64;
