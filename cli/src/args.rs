@@ -113,6 +113,9 @@ pub(crate) enum Command {
     },
     /// Make the data directory of a new cluster from a backup
     Restore(Restore),
+    /// Ask what a change would do to waiting and completion times, without making it
+    #[command(name = "what-if")]
+    WhatIf(WhatIf),
     /// Start a local cluster of real processes
     Up(Up),
     /// End a local cluster
@@ -157,6 +160,29 @@ pub(crate) struct Submit {
     /// Idempotency key, a UUIDv7: the same key never makes a second job
     #[arg(long, value_name = "UUID")]
     pub(crate) key: Option<uuid::Uuid>,
+}
+
+/// `berth what-if`.
+#[derive(Debug, Args)]
+pub(crate) struct WhatIf {
+    /// Add nodes like those of a pool: a pool's name, a class such as `a100x8`, or a node's name
+    #[arg(long, value_name = "POOL=COUNT")]
+    pub(crate) add_nodes: Vec<String>,
+    /// Take nodes out of service: names, also as `n[1-3]`, a rack, or a pool
+    #[arg(long, value_name = "NODES")]
+    pub(crate) drain: Vec<String>,
+    /// Plan with another policy
+    #[arg(long, value_name = "NAME")]
+    pub(crate) policy: Option<String>,
+    /// Submit a job
+    #[arg(long, value_name = "FILE")]
+    pub(crate) submit: Vec<PathBuf>,
+    /// Look at a backup instead of the running cluster
+    #[arg(long, value_name = "FILE")]
+    pub(crate) backup: Option<PathBuf>,
+    /// Most jobs to list, those that change most first
+    #[arg(long, default_value_t = 20)]
+    pub(crate) limit: u32,
 }
 
 /// `berth run`.

@@ -11,13 +11,38 @@ use sha2::{Digest, Sha256};
 
 use super::{Context, Outcome};
 use crate::args::Restore;
+use crate::client::Client;
 use crate::failure::Failure;
 use crate::local::daemons::SCHEDULER;
 use crate::local::process::find_program;
 
+/// A snapshot that has been saved.
+pub(super) struct Saved {
+    /// The log index of its state.
+    index: u64,
+    /// Its size.
+    bytes: u64,
+    /// Its hash, in hexadecimal.
+    sha256: String,
+}
+
 /// `berth backup FILE`. The file is there whole and durable, or not at all.
 pub(super) async fn backup(context: &Context, path: &Path) -> Outcome {
-    let client = context.client()?;
+    let Saved {
+        index,
+        bytes,
+        sha256,
+    } = save(&context.client()?, path).await?;
+    let file = path.display().to_string();
+    let sentence =
+        format!("saved {bytes} bytes to {file}: the state at log index {index}, sha256 {sha256}");
+    let value = json!({ "file": file, "bytes": bytes, "index": index, "sha256": sha256 });
+    context.screen.say(&sentence, value, &file)?;
+    Ok(0)
+}
+
+/// Saves the cluster's state, whole and durable, or nothing.
+pub(super) async fn save(client: &Client, path: &Path) -> Result<Saved, Failure> {
     let mut stream = client.snapshot().await?;
     let half = path.with_added_extension("part");
     let failed = |e| Failure::file(&half, e);
@@ -48,13 +73,11 @@ pub(super) async fn backup(context: &Context, path: &Path) -> Outcome {
             .and_then(|d| d.sync_all())
             .map_err(|e| Failure::file(parent, e))?;
     }
-    let sha256: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
-    let file = path.display().to_string();
-    let sentence =
-        format!("saved {bytes} bytes to {file}: the state at log index {index}, sha256 {sha256}");
-    let value = json!({ "file": file, "bytes": bytes, "index": index, "sha256": sha256 });
-    context.screen.say(&sentence, value, &file)?;
-    Ok(0)
+    Ok(Saved {
+        index,
+        bytes,
+        sha256: hash.finalize().iter().map(|b| format!("{b:02x}")).collect(),
+    })
 }
 
 /// `berth restore FILE`: the master's own program does it, since only it knows its files.

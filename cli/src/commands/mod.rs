@@ -10,6 +10,7 @@ mod nodes;
 mod processes;
 mod shell;
 mod submit;
+mod whatif;
 
 use clap::CommandFactory;
 
@@ -84,6 +85,7 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
         Command::Masters(args) => masters::run(context, args).await,
         Command::Backup { file } => backup::backup(context, &file).await,
         Command::Restore(args) => backup::restore(&args),
+        Command::WhatIf(args) => whatif::ask(context, &args).await,
         Command::Up(args) => processes::up(context, &args).await,
         Command::Down(args) => processes::down(context, &args),
         Command::Dev(args) => processes::dev(context, &args).await,

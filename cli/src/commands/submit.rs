@@ -150,7 +150,7 @@ fn current_dir() -> Result<PathBuf, Failure> {
 }
 
 /// Reads a job file, with `--set` applied.
-fn read_file(path: &Path, set: &[String]) -> Result<JobSpec, Failure> {
+pub(super) fn read_file(path: &Path, set: &[String]) -> Result<JobSpec, Failure> {
     let from_stdin = path == Path::new(STDIN);
     let bytes = if from_stdin {
         read_limited(std::io::stdin().lock()).map_err(|e| Failure::file(path, e))?

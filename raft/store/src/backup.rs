@@ -187,6 +187,20 @@ pub fn read_backup_info(path: &Path) -> Result<BackupInfo, StoreError> {
     Ok(info(backup.header, backup.bytes))
 }
 
+/// Reads a backup, checks all of it, and gives the encoded state and the history, oldest first, to whoever understands
+/// them.
+///
+/// # Errors
+/// [`StoreError::Backup`] when the file is damaged, cut short or no backup.
+pub fn read_backup(path: &Path) -> Result<(BackupInfo, Bytes, Vec<HistoryRecord>), StoreError> {
+    let backup = read(path)?;
+    Ok((
+        info(backup.header, backup.bytes),
+        backup.data,
+        backup.history,
+    ))
+}
+
 fn read(path: &Path) -> Result<Backup, StoreError> {
     let unusable = |what: &str| StoreError::Backup {
         what: what.to_owned(),

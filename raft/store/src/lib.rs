@@ -40,7 +40,7 @@ mod sled_engine;
 mod snapshot_file;
 mod store;
 
-pub use backup::{BackupInfo, backup, read_backup_info, restore};
+pub use backup::{BackupInfo, backup, read_backup, read_backup_info, restore};
 pub use error::StoreError;
 pub use history::{HistoryRecord, HistoryStore};
 pub use open::open;
