@@ -7,6 +7,7 @@
 mod faults;
 mod instant;
 mod meter;
+mod outset;
 mod round;
 
 use std::collections::BTreeSet;
@@ -175,6 +176,8 @@ struct Run<'a> {
     finished: usize,
     /// Jobs with an attempt.
     placed: BTreeSet<usize>,
+    /// True once the outset, if there is one, is behind.
+    is_taken_up: bool,
     /// When the next round is due.
     round_ms: Option<u64>,
     /// Rounds in a row that changed nothing, with nothing due.
@@ -223,6 +226,7 @@ impl<'a> Run<'a> {
             arrived: 0,
             finished: 0,
             placed: BTreeSet::new(),
+            is_taken_up: false,
             round_ms: None,
             fruitless: 0,
             meter: Meter::new(&setting.trace),
@@ -253,7 +257,13 @@ impl<'a> Run<'a> {
             return None;
         }
         let arrival_ms = (self.setting.trace.jobs.get(self.arrived)).map(|job| job.submit_ms);
-        let times = [arrival_ms, self.calendar.next_ms(), self.round_ms];
+        let outset_ms = self.outset().map(|outset| outset.at_ms);
+        let times = [
+            arrival_ms,
+            self.calendar.next_ms(),
+            self.round_ms,
+            outset_ms,
+        ];
         let next_ms = times.into_iter().flatten().min()?;
         (next_ms <= self.setting.until_ms.unwrap_or(u64::MAX)).then_some(next_ms)
     }

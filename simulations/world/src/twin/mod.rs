@@ -43,5 +43,5 @@ pub use figures::Figures;
 pub use outcome::{JobOutcome, Ledger, Outcome, Packed, Span};
 pub use series::{Point, Series};
 pub use service::{Service, ServiceModel};
-pub use setting::{Foresight, Overhead, Overheads, Rounds, Setting};
+pub use setting::{Foresight, Outset, Overhead, Overheads, Rounds, Setting};
 pub use trace::{End, Rigid, Trace, TraceJob, Truth};

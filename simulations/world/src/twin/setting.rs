@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use berth_core::planner::PlanLimits;
-use berth_types::JobSpec;
+use berth_types::{JobSpec, TaskPlacement};
 
 use super::{Cluster, Faults, Trace};
 
@@ -33,6 +33,21 @@ pub struct Setting {
     pub timeline: bool,
     /// Ends the run at this virtual time, if it has not ended by itself.
     pub until_ms: Option<u64>,
+    /// The cluster is at work already when planning begins.
+    pub outset: Option<Outset>,
+}
+
+/// Where a run takes up a cluster that is already at work. Jobs may have been submitted before; nothing is planned until
+/// then.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outset {
+    /// When planning begins.
+    pub at_ms: u64,
+    /// What runs: jobs by their index in the trace, and where each of their tasks sits. The trace tells what is left of
+    /// them from here on.
+    pub placed: Vec<(usize, Vec<TaskPlacement>)>,
+    /// Names of nodes that finish what they have and take nothing new.
+    pub drained: Vec<String>,
 }
 
 impl Setting {
@@ -50,6 +65,7 @@ impl Setting {
             checks: false,
             timeline: false,
             until_ms: None,
+            outset: None,
         }
     }
 }

@@ -3,6 +3,7 @@
 mod faults;
 mod lab;
 mod models;
+mod outset;
 mod queues;
 mod rounds;
 mod swarm;

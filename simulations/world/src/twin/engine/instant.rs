@@ -29,6 +29,9 @@ impl Run<'_> {
             self.on_event(event, at_ms)?;
         }
         let wants_packing = self.arrivals(at_ms)?;
+        if let Some(outset) = self.outset().filter(|outset| outset.at_ms <= at_ms) {
+            self.take_up(outset, at_ms)?;
+        }
         self.settle_speeds(at_ms)?;
         if self.round_ms.is_some_and(|round_ms| round_ms <= at_ms) {
             self.rounds(at_ms, policy)?;
@@ -235,6 +238,9 @@ impl Run<'_> {
     /// A round is due because something changed.
     pub(super) fn want_round(&mut self, now_ms: u64) {
         self.fruitless = 0;
+        if self.outset().is_some() {
+            return;
+        }
         let at_ms = match self.setting.rounds {
             Rounds::OnEvent { coalesce_ms } => now_ms.saturating_add(coalesce_ms),
             Rounds::Every { ms } => now_ms.div_ceil(ms).max(1).saturating_mul(ms),

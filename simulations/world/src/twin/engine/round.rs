@@ -114,7 +114,7 @@ impl Run<'_> {
     }
 
     /// True if it changed anything.
-    fn carry_out(&mut self, plan: Plan, now_ms: u64) -> Result<bool, TwinError> {
+    pub(super) fn carry_out(&mut self, plan: Plan, now_ms: u64) -> Result<bool, TwinError> {
         if plan.bundles.is_empty() && plan.rejects.is_empty() {
             return Ok(false);
         }
