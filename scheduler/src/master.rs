@@ -288,16 +288,7 @@ fn start_threads(
     let fill = history_gap::fill(config.id, through, masters_known, history.clone());
     let gap = tokio::spawn(fill);
     let cluster_id = Arc::clone(&shared.cluster_id);
-    let own = peers::Own {
-        id: config.id,
-        listens: advertised(config, listens),
-        cluster_id,
-    };
-    let mut peers = Peers::new(own, inbox.clone(), Handle::current());
-    if config.join {
-        // Until the log has told it where the masters listen, it answers those that the file names.
-        peers.set(&config.masters);
-    }
+    let peers = others(config, listens, cluster_id, inbox.clone());
     let deadline = config.timeouts.policy;
     let out = Outlets {
         storage,
@@ -326,6 +317,21 @@ fn start_threads(
             gap,
         },
     ))
+}
+
+/// The ways to the other masters.
+fn others(config: &Config, listens: SocketAddr, cluster_id: Arc<AtomicU64>, inbox: Inbox) -> Peers {
+    let own = peers::Own {
+        id: config.id,
+        listens: advertised(config, listens),
+        cluster_id,
+    };
+    let mut peers = Peers::new(own, inbox, Handle::current());
+    if config.join {
+        // Until the log has told it where the masters listen, it answers those that the file names.
+        peers.set(&config.masters);
+    }
+    peers
 }
 
 /// Where the others reach this master until the log says so: as its file has it, or else where it listens.

@@ -113,6 +113,12 @@ impl Machine {
         self.route = Route::new(configured.collect(), &known, seed);
     }
 
+    /// A leader said where the masters are: its agent writes it down, and looks there.
+    pub(crate) fn learn(&mut self, learned: Learned) {
+        self.route.learn(&learned);
+        self.masters = learned;
+    }
+
     /// The host to connect to next; `None` if the address is nobody's.
     pub(crate) fn next_host(&mut self) -> Option<usize> {
         let address = self.route.choose()?;

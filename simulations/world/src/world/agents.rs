@@ -170,11 +170,7 @@ impl World<'_> {
             }
             Effect::Report { session, report } => self.send_up(session, Frame::Report(report)),
             Effect::SaveFence(fence) => self.machines[at.machine].fence = fence,
-            Effect::SaveMasters(learned) => {
-                let machine = &mut self.machines[at.machine];
-                machine.route.learn(&learned);
-                machine.masters = learned;
-            }
+            Effect::SaveMasters(learned) => self.machines[at.machine].learn(learned),
             Effect::Prepare { launch } => {
                 let result = self.prepare(&launch);
                 let delay = self.fates.machine.between(1, 20);
@@ -210,10 +206,7 @@ impl World<'_> {
                 if machine.session == Some(session) {
                     machine.session = None;
                 }
-                if let Some(stream) = self.streams.open.get(&session) {
-                    machine.left(stream.host);
-                }
-                self.agent_end_lost(session, false);
+                self.agent_gives_up(at.machine, session);
             }
             Effect::Refused { session, refusal } => {
                 let text = refusal.to_string();
@@ -225,6 +218,14 @@ impl World<'_> {
                 );
             }
         }
+    }
+
+    /// The agent itself ends a stream, and tries somebody else first.
+    fn agent_gives_up(&mut self, machine: usize, session: u64) {
+        if let Some(stream) = self.streams.open.get(&session) {
+            self.machines[machine].left(stream.host);
+        }
+        self.agent_end_lost(session, false);
     }
 
     /// Files never go bad here: every checkpoint that is looked at is good.
