@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use berth_core::Input;
-use berth_core::planner::{Plan, PlanLimits, decide};
+use berth_core::planner::{self, Plan, PlanLimits};
 use berth_core::policy::{Policy, View};
 use tracing::{debug, error, warn};
 
@@ -39,6 +39,7 @@ impl Planning {
             policy,
             fallback,
             limits,
+            planner: planner::Planner::new(),
             inbox,
         };
         let thread = std::thread::Builder::new()
@@ -93,6 +94,7 @@ struct Planner {
     policy: Box<dyn Policy>,
     fallback: Box<dyn Policy>,
     limits: PlanLimits,
+    planner: planner::Planner,
     inbox: Inbox,
 }
 
@@ -116,14 +118,24 @@ impl Planner {
 
     fn plan(&mut self, view: &View) -> Option<Plan> {
         let name = self.policy.name().to_owned();
-        attempt(&name, self.policy.as_mut(), view, &self.limits)
-            .or_else(|| attempt("the fallback", self.fallback.as_mut(), view, &self.limits))
+        let (planner, limits) = (&mut self.planner, &self.limits);
+        attempt(planner, &name, self.policy.as_mut(), view, limits).or_else(|| {
+            let fallback = self.fallback.as_mut();
+            attempt(planner, "the fallback", fallback, view, limits)
+        })
     }
 }
 
-fn attempt(name: &str, policy: &mut dyn Policy, view: &View, limits: &PlanLimits) -> Option<Plan> {
-    // A policy that panicked is asked again next round; it remembers nothing that the view does not hold.
-    catch_unwind(AssertUnwindSafe(|| decide(policy, view, limits)))
+fn attempt(
+    planner: &mut planner::Planner,
+    name: &str,
+    policy: &mut dyn Policy,
+    view: &View,
+    limits: &PlanLimits,
+) -> Option<Plan> {
+    // A policy that panicked is asked again next round; it remembers nothing that the view does not hold. A planner that
+    // was interrupted begins anew.
+    catch_unwind(AssertUnwindSafe(|| planner.decide(policy, view, limits)))
         .map_err(|_| error!(policy = name, round = view.round, "the policy panicked"))
         .ok()
 }

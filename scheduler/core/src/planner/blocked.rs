@@ -2,7 +2,7 @@
 
 use berth_types::Epoch;
 
-use super::capacity::{Capacity, Leeway};
+use super::capacity::Leeway;
 use super::place::place;
 use super::promise::{self, Promise};
 use super::reason::{self, WaitCode, WaitReason};
@@ -26,6 +26,7 @@ impl<'a> Round<'a> {
             return;
         }
         match backfill {
+            Backfill::BehindReservation if !self.limits.explain => self.defer(job, shape),
             Backfill::BehindReservation => {
                 if let Some(reason) = self.try_promise(job, shape) {
                     self.wait(job.id, reason);
@@ -35,9 +36,26 @@ impl<'a> Round<'a> {
             Backfill::Strict => self.stopped |= self.fits_when_empty(shape),
             Backfill::Greedy => {}
         }
-        if self.plan.waiting.len() < MAX_WAITING {
+        if self.limits.explain && self.plan.waiting.len() < MAX_WAITING {
             let reason = self.why_blocked(shape);
             self.wait(job.id, reason);
+        }
+    }
+
+    /// Whether this job is promised a place matters only if another one fits later in this round. Nothing starts until
+    /// then, so the promise will be the same.
+    fn defer(&mut self, job: &'a Job, shape: ShapeId) {
+        let memo = &mut self.memos[shape.0 as usize];
+        if !memo.deferred {
+            memo.deferred = true;
+            self.deferred.push((job, shape));
+        }
+    }
+
+    /// Makes the promises that were put off, in their order.
+    pub(super) fn promise_deferred(&mut self) {
+        for (job, shape) in std::mem::take(&mut self.deferred) {
+            self.try_promise(job, shape);
         }
     }
 
@@ -59,10 +77,10 @@ impl<'a> Round<'a> {
         if let Some(known) = self.memos[shape.0 as usize].fits_when_empty {
             return known;
         }
-        let emptied = self.emptied.get_or_insert_with(|| {
-            let nodes = self.view.state.nodes.values().map(|node| &**node);
-            Capacity::of_nodes(nodes.filter(|node| node.is_schedulable()), true)
-        });
+        let emptied = match &mut self.emptied {
+            Some(emptied) => emptied,
+            None => (self.emptied).insert(self.stock.take_emptied(&self.capacity)),
+        };
         let request = self.shapes.get(shape);
         let fits = place(
             emptied,
@@ -127,6 +145,9 @@ impl<'a> Round<'a> {
 
     /// Why a shape does not fit, told once per round and shape.
     fn why_blocked(&mut self, shape: ShapeId) -> WaitReason {
+        if !self.limits.explain {
+            return WaitReason::new(WaitCode::Resources, "does not fit into what is free");
+        }
         if let Some(reason) = &self.memos[shape.0 as usize].reason {
             return reason.clone();
         }

@@ -5,13 +5,14 @@
 //! promise falls due: it leaves out what was promised. Which one a job sees, it sees per class of nodes (its
 //! [`Leeway`]), since each promise covers classes of its own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use berth_types::{Epoch, GroupSpec, JobId, NodeId, TaskPlacement};
 
-use super::class::{Class, ClassKey};
-use super::room::{Amounts, Claim, Room, WHOLE, bytes, signed};
+use super::class::Class;
+use super::room::{Amounts, Claim, Room, bytes};
 use super::seat::{PortRange, Seat};
+use super::stock::Layout;
 use crate::state::{Node, State};
 
 /// Which promises a job may borrow from, because it ends before they fall due. One bit per promise.
@@ -83,41 +84,34 @@ impl<'a> Capacity<'a> {
 
     /// What these nodes, in ascending order of their ids, have free, or would have if they were empty.
     pub(super) fn of_nodes(nodes: impl Iterator<Item = &'a Node>, emptied: bool) -> Self {
-        let mut classes = Vec::new();
-        let mut class_ids = BTreeMap::new();
-        let mut racks = BTreeMap::new();
-        let mut rack_names = Vec::new();
-        let mut seats: Vec<Seat<'a>> = Vec::new();
+        let nodes: Vec<&Node> = nodes.collect();
+        Self::of_arranged(&nodes, &Layout::of(&nodes), emptied)
+    }
+
+    /// The same, if it is known how they are arranged.
+    pub(super) fn of_arranged(nodes: &[&'a Node], layout: &Layout, emptied: bool) -> Self {
         let mut amounts = Amounts::default();
-        for node in nodes {
-            let spec = &*node.spec;
-            let class = *class_ids.entry(ClassKey(spec)).or_insert_with(|| {
-                classes.push(Class::of(spec));
-                u32::try_from(classes.len() - 1).unwrap_or(u32::MAX)
-            });
-            let rack = (!spec.rack.is_empty()).then(|| {
-                *racks.entry(spec.rack.as_str()).or_insert_with(|| {
-                    rack_names.push(spec.rack.as_str());
-                    u32::try_from(rack_names.len() - 1).unwrap_or(u32::MAX)
-                })
-            });
+        let mut seats = layout.seats(nodes);
+        for (seat, node) in seats.iter_mut().zip(nodes) {
             let ports = PortRange::of(node);
-            seats.push(Seat {
-                node,
-                class,
-                rack,
-                first_gpu: u32::try_from(amounts.gpus.len()).unwrap_or(u32::MAX),
-                gpu_count: u16::try_from(spec.gpus.len()).unwrap_or(u16::MAX),
-                ports_left: if emptied {
-                    ports.count
-                } else {
-                    ports.left(node)
-                },
-                closed: false,
-            });
-            push_free(&mut amounts, node, emptied);
+            seat.ports_left = if emptied {
+                ports.count
+            } else {
+                ports.left(node)
+            };
+            amounts.push_node(node, emptied);
         }
-        let now = Room::build(amounts, &seats, classes.len());
+        let room = Room::build(amounts, &seats, layout.class_count());
+        Self::new(seats, layout.classes(nodes), layout.rack_names(nodes), room)
+    }
+
+    /// From its parts, which belong together.
+    pub(super) fn new(
+        seats: Vec<Seat<'a>>,
+        classes: Vec<Class<'a>>,
+        rack_names: Vec<&'a str>,
+        now: Room,
+    ) -> Self {
         Self {
             seats,
             classes,
@@ -126,6 +120,29 @@ impl<'a> Capacity<'a> {
             kept: None,
             leased: BTreeSet::new(),
         }
+    }
+
+    /// What is free, with what was changed in it.
+    pub(super) fn into_room(self) -> Room {
+        self.now
+    }
+
+    /// The same nodes as if nothing ran on them. `kept` is an earlier answer's room, if there is one.
+    pub(super) fn emptied(&self, kept: Option<Room>) -> Self {
+        let mut seats = self.seats.clone();
+        for seat in &mut seats {
+            seat.ports_left = PortRange::of(seat.node).count;
+            seat.closed = false;
+        }
+        let room = kept.unwrap_or_else(|| {
+            let mut amounts = Amounts::default();
+            for seat in &seats {
+                amounts.push_node(seat.node, true);
+            }
+            Room::build(amounts, &seats, self.classes.len())
+        });
+        let (classes, racks) = (self.classes.clone(), self.rack_names.clone());
+        Self::new(seats, classes, racks, room)
     }
 
     /// The same nodes with other free amounts and no promises, as they may be later.
@@ -289,21 +306,4 @@ impl<'a> Capacity<'a> {
         seat.ports_left = seat.ports_left.saturating_sub(1);
         Some(port)
     }
-}
-
-fn push_free(amounts: &mut Amounts, node: &Node, emptied: bool) {
-    let spec = &node.spec;
-    let count = spec.gpus.len().min(usize::from(u16::MAX));
-    for gpu in 0..count {
-        let used = if emptied { None } else { node.gpus.get(gpu) };
-        let used = used.map_or(0, |u| signed(u.milligpu).saturating_add(signed(u.reserved)));
-        amounts.gpus.push(WHOLE.saturating_sub(used));
-    }
-    let (cpu, mem) = if emptied {
-        (0, 0)
-    } else {
-        (node.used_millicpu, node.used_mem_bytes)
-    };
-    amounts.cpu.push(i64::from(spec.millicpu) - i64::from(cpu));
-    amounts.mem.push(bytes(spec.mem_bytes) - bytes(mem));
 }

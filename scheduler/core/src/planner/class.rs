@@ -2,8 +2,12 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use berth_types::{GpuInfo, NodeSpec};
+
+/// GPU indexes of a node by NVLink group.
+pub(super) type Links = Vec<Vec<u16>>;
 
 /// Equal nodes.
 #[derive(Clone, Debug)]
@@ -13,19 +17,16 @@ pub(super) struct Class<'a> {
     /// GPUs of each of its nodes.
     pub(super) gpus: &'a [GpuInfo],
     /// GPU indexes by NVLink group.
-    pub(super) links: Vec<Vec<u16>>,
+    pub(super) links: Arc<Links>,
 }
 
 impl<'a> Class<'a> {
-    pub(super) fn of(spec: &'a NodeSpec) -> Self {
-        let mut links: BTreeMap<u16, Vec<u16>> = BTreeMap::new();
-        for (index, gpu) in (0u16..).zip(&spec.gpus) {
-            links.entry(gpu.nvlink_group).or_default().push(index);
-        }
+    /// `links` as [`links`] finds them.
+    pub(super) fn of(spec: &'a NodeSpec, links: Arc<Links>) -> Self {
         Self {
             labels: &spec.labels,
             gpus: &spec.gpus,
-            links: links.into_values().collect(),
+            links,
         }
     }
 
@@ -47,6 +48,15 @@ impl<'a> Class<'a> {
             .collect();
         parts.join("+")
     }
+}
+
+/// The NVLink groups of a node.
+pub(super) fn links(spec: &NodeSpec) -> Arc<Links> {
+    let mut links: BTreeMap<u16, Vec<u16>> = BTreeMap::new();
+    for (index, gpu) in (0u16..).zip(&spec.gpus) {
+        links.entry(gpu.nvlink_group).or_default().push(index);
+    }
+    Arc::new(links.into_values().collect())
 }
 
 /// Sort key that makes equal nodes equal. Borrows from the node's spec.

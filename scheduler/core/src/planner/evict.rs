@@ -101,6 +101,7 @@ impl<'a> Round<'a> {
 
     /// Carries out a bundle of several actions, or of one that is not a plain start.
     pub(super) fn carry_out(&mut self, actions: &[Action], why: &str) {
+        self.promise_deferred();
         let (mut evicted, mut wishes) = (Vec::new(), Vec::new());
         let mut refused = false;
         for action in actions {

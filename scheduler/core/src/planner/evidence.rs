@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use berth_types::{GpuInfo, GroupSpec, NodeState, Resources};
 
 use super::capacity::{Capacity, Leeway};
-use super::class::Class;
+use super::class::{Class, links};
 use super::gpu_pick::{Bench, slots};
 use super::reason::{self, plural};
 use super::shape::{GpuMatch, gpu_suits};
@@ -164,7 +164,7 @@ fn mismatch(class: &Class<'_>, group: &GroupSpec) -> Option<String> {
 
 /// True if a node could run at least one worker of some group if it were empty and in service.
 pub(super) fn suits_some(node: &Node, groups: &[GroupSpec]) -> bool {
-    let class = Class::of(&node.spec);
+    let class = Class::of(&node.spec, links(&node.spec));
     groups.iter().any(|group| holds_one(node, &class, group))
 }
 
@@ -197,7 +197,7 @@ pub(super) fn unmet(state: &State, groups: &[GroupSpec]) -> (String, String) {
 
 fn unmet_by_group(state: &State, group: &GroupSpec) -> Option<(String, String)> {
     let nodes = || state.nodes.values().map(|node| &**node);
-    if nodes().any(|node| holds_one(node, &Class::of(&node.spec), group)) {
+    if nodes().any(|node| holds_one(node, &Class::of(&node.spec, links(&node.spec)), group)) {
         return None;
     }
     let labelled: Vec<&Node> = nodes().filter(|node| has_labels(node, group)).collect();

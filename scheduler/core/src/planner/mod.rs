@@ -2,8 +2,8 @@
 //!
 //! A policy says what should run, in order; the planner finds the places and enforces the hard rules: capacity, gangs,
 //! `min..max`, GPU model and memory, labels, CPU, memory, ports, nodes out of service, back-off times, and evictions
-//! only inside a bundle whose starts are proven to fit. It reads a [`View`], writes a [`Plan`], and remembers nothing:
-//! the same view and proposal give the same plan.
+//! only inside a bundle whose starts are proven to fit. It reads a [`View`], writes a [`Plan`], and remembers nothing
+//! that matters: the same view and proposal give the same plan, whatever a [`Planner`] has seen before.
 //!
 //! ```text
 //! reservations that are ready -> drains with eviction -> the proposal in order -> Plan
@@ -31,6 +31,7 @@ mod search;
 mod seat;
 mod shape;
 mod slots;
+mod stock;
 mod trial;
 mod why;
 
@@ -65,6 +66,9 @@ pub struct PlanLimits {
     pub max_looked_at: usize,
     /// Most node checks, about 20 ns each: bounds a round's time whatever the queue holds.
     pub max_node_checks: u64,
+    /// True if the plan tells why jobs wait and sit where they sit, and what is promised. Without it the plan starts and
+    /// stops the same jobs in the same places, and says less, which is most of a round's work when little fits.
+    pub explain: bool,
     /// While the head has waited for less than this, expected durations count for its promise and for those who borrow
     /// from it; after that only enforced time limits do, since expectations can be wrong.
     pub patience_ms: u64,
@@ -77,6 +81,7 @@ impl Default for PlanLimits {
             max_looked_at: 100_000,
             max_node_checks: 20_000_000,
             patience_ms: 600_000,
+            explain: true,
         }
     }
 }
@@ -138,14 +143,41 @@ pub struct PlanStats {
     pub cut: bool,
 }
 
-/// One round: asks the policy and makes a plan of its answer.
-pub fn decide(policy: &mut dyn Policy, view: &View, limits: &PlanLimits) -> Plan {
-    let mut rng = ChaCha8Rng::seed_from_u64(view.seed);
-    let proposal = policy.propose(view, &mut rng);
-    plan(view, &proposal, limits)
+/// Makes plans, round after round. What it keeps in between makes the next round cheap and decides nothing: each plan
+/// is what [`plan()`] makes of the same view and proposal.
+#[derive(Debug, Default)]
+pub struct Planner {
+    stock: stock::Stock,
 }
 
-/// Makes a plan of a proposal.
+impl Planner {
+    /// One that has seen nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// One round: asks the policy and makes a plan of its answer.
+    pub fn decide(&mut self, policy: &mut dyn Policy, view: &View, limits: &PlanLimits) -> Plan {
+        let mut rng = ChaCha8Rng::seed_from_u64(view.seed);
+        let proposal = policy.propose(view, &mut rng);
+        self.plan(view, &proposal, limits)
+    }
+
+    /// Makes a plan of a proposal.
+    pub fn plan(&mut self, view: &View, proposal: &Proposal, limits: &PlanLimits) -> Plan {
+        let stock = std::mem::take(&mut self.stock);
+        let (plan, stock) = round::Round::new(view, limits, stock).run(proposal);
+        self.stock = stock;
+        plan
+    }
+}
+
+/// One round of a planner that keeps nothing: asks the policy and makes a plan of its answer.
+pub fn decide(policy: &mut dyn Policy, view: &View, limits: &PlanLimits) -> Plan {
+    Planner::new().decide(policy, view, limits)
+}
+
+/// Makes a plan of a proposal, with nothing kept.
 pub fn plan(view: &View, proposal: &Proposal, limits: &PlanLimits) -> Plan {
-    round::Round::new(view, limits).run(proposal)
+    Planner::new().plan(view, proposal, limits)
 }

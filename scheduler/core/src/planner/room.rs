@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use berth_types::{GpuShare, MILLI};
 
 use super::seat::Seat;
+use crate::state::Node;
 
 /// One GPU, in the signed thousandths of the scratch amounts.
 pub(super) const WHOLE: i32 = MILLI as i32;
@@ -30,6 +31,24 @@ pub(super) struct Claim<'p> {
 }
 
 impl Amounts {
+    /// Adds what a node has free, or would have if nothing ran there.
+    pub(super) fn push_node(&mut self, node: &Node, emptied: bool) {
+        let spec = &node.spec;
+        let count = spec.gpus.len().min(usize::from(u16::MAX));
+        for gpu in 0..count {
+            let used = if emptied { None } else { node.gpus.get(gpu) };
+            let used = used.map_or(0, |u| signed(u.milligpu).saturating_add(signed(u.reserved)));
+            self.gpus.push(WHOLE.saturating_sub(used));
+        }
+        let (cpu, mem) = if emptied {
+            (0, 0)
+        } else {
+            (node.used_millicpu, node.used_mem_bytes)
+        };
+        self.cpu.push(i64::from(spec.millicpu) - i64::from(cpu));
+        self.mem.push(bytes(spec.mem_bytes) - bytes(mem));
+    }
+
     pub(super) fn give(&mut self, seats: &[Seat<'_>], claim: Claim<'_>) {
         let seat = &seats[claim.seat as usize];
         for share in claim.gpus {
@@ -74,6 +93,8 @@ pub(super) struct Room {
     pub(super) by_whole: Vec<BTreeSet<(u16, u32)>>,
     /// By class: partly used GPUs as (free thousandths, seat, GPU), fullest first.
     pub(super) partial: Vec<BTreeSet<(i32, u32, u16)>>,
+    /// Seats whose amounts were changed since this was last emptied, in order of the changes.
+    pub(super) touched: Vec<u32>,
 }
 
 impl Room {
@@ -82,6 +103,7 @@ impl Room {
             whole: vec![0; seats.len()],
             by_whole: vec![BTreeSet::new(); classes],
             partial: vec![BTreeSet::new(); classes],
+            touched: Vec::new(),
             amounts,
         };
         for (index, seat) in (0u32..).zip(seats) {
@@ -121,6 +143,15 @@ impl Room {
         shared.into_iter().chain(rest)
     }
 
+    /// Sets a seat to what is free there, which is the only one in `free`. Does not count as a change.
+    pub(super) fn set(&mut self, index: u32, seat: &Seat<'_>, free: &Amounts) {
+        for gpu in 0..seat.gpu_count {
+            self.set_gpu(index, seat, gpu, free.gpus[usize::from(gpu)]);
+        }
+        self.amounts.cpu[index as usize] = free.cpu[0];
+        self.amounts.mem[index as usize] = free.mem[0];
+    }
+
     fn set_gpu(&mut self, index: u32, seat: &Seat<'_>, gpu: u16, free: i32) {
         let at = seat.gpu(gpu);
         let before = std::mem::replace(&mut self.amounts.gpus[at], free);
@@ -147,6 +178,7 @@ impl Room {
     /// Adds `sign` times the claim to what is free.
     pub(super) fn change(&mut self, seats: &[Seat<'_>], claim: Claim<'_>, sign: i32) {
         let seat = &seats[claim.seat as usize];
+        self.touched.push(claim.seat);
         for share in claim.gpus {
             if share.gpu < seat.gpu_count {
                 let free = self.amounts.gpus[seat.gpu(share.gpu)];

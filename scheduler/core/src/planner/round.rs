@@ -10,6 +10,7 @@ use super::promise::{self, Promise};
 use super::reason::{self, WaitCode, WaitReason};
 use super::release::{Release, Trust};
 use super::shape::{ShapeId, Shapes};
+use super::stock::Stock;
 use super::{MAX_WAITING, Plan, PlanLimits, slots};
 use crate::command::{Bundle, Start};
 use crate::policy::{Action, Backfill, Proposal, ProposedBundle, View};
@@ -24,6 +25,8 @@ pub(super) struct Memo {
     pub(super) fits_when_empty: Option<bool>,
     /// Why it waits, once told.
     pub(super) reason: Option<WaitReason>,
+    /// True once a job of this shape waits for what is promised; those behind it are promised nothing more.
+    pub(super) deferred: bool,
 }
 
 /// A round under way.
@@ -31,11 +34,16 @@ pub(super) struct Round<'a> {
     pub(super) view: &'a View,
     pub(super) limits: &'a PlanLimits,
     pub(super) capacity: Capacity<'a>,
+    /// What is kept between rounds, without what is in `capacity`.
+    pub(super) stock: Stock,
     pub(super) shapes: Shapes<'a>,
     pub(super) memos: Vec<Memo>,
     pub(super) promises: Vec<Promise>,
-    /// The nodes in service as if nothing ran; built when first needed.
+    /// The nodes in service as if nothing ran; fetched when first needed.
     pub(super) emptied: Option<Capacity<'a>>,
+    /// Jobs that do not fit and have not been promised anything yet, in order: whether they are matters only once
+    /// another job fits.
+    pub(super) deferred: Vec<(&'a Job, ShapeId)>,
     /// What attempts and reservations will release, by what is trusted; built when first needed.
     pub(super) releases: BTreeMap<Trust, Vec<Release<'a>>>,
     /// Jobs that this round has decided about.
@@ -51,15 +59,17 @@ pub(super) struct Round<'a> {
 }
 
 impl<'a> Round<'a> {
-    pub(super) fn new(view: &'a View, limits: &'a PlanLimits) -> Self {
+    pub(super) fn new(view: &'a View, limits: &'a PlanLimits, mut stock: Stock) -> Self {
         Self {
-            capacity: Capacity::of(&view.state),
+            capacity: stock.take(&view.state),
+            stock,
             view,
             limits,
             shapes: Shapes::new(),
             memos: Vec::new(),
             promises: Vec::new(),
             emptied: None,
+            deferred: Vec::new(),
             releases: BTreeMap::new(),
             decided: BTreeSet::new(),
             stopped: false,
@@ -70,7 +80,8 @@ impl<'a> Round<'a> {
         }
     }
 
-    pub(super) fn run(mut self, proposal: &Proposal) -> Plan {
+    /// The plan, and what is kept for the next round.
+    pub(super) fn run(mut self, proposal: &Proposal) -> (Plan, Stock) {
         if self.view.state.alarm.is_none() {
             self.start_reserved();
             self.evict_drained();
@@ -88,7 +99,11 @@ impl<'a> Round<'a> {
         let mut told = self.promises.into_iter().map(|promise| promise.told);
         self.plan.reservation = told.next();
         self.plan.further = told.collect();
-        self.plan
+        if let Some(emptied) = self.emptied {
+            self.stock.put_back_emptied(emptied);
+        }
+        self.stock.put_back(self.capacity);
+        (self.plan, self.stock)
     }
 
     pub(super) fn is_spent(&self) -> bool {
@@ -150,14 +165,16 @@ impl<'a> Round<'a> {
         }
         if record.not_before_ms > self.view.now_ms {
             let wait_ms = record.not_before_ms - self.view.now_ms;
-            let text = format!(
-                "its back-off after {} ends in {}",
-                last_end(record),
-                reason::about(wait_ms)
-            );
             let wake_ms = self.plan.wake_ms.get_or_insert(u64::MAX);
             *wake_ms = record.not_before_ms.min(*wake_ms);
-            self.wait(job, WaitReason::new(WaitCode::BeginTime, text));
+            if self.limits.explain {
+                let text = format!(
+                    "its back-off after {} ends in {}",
+                    last_end(record),
+                    reason::about(wait_ms)
+                );
+                self.wait(job, WaitReason::new(WaitCode::BeginTime, text));
+            }
             return None;
         }
         Some(record)
@@ -178,13 +195,12 @@ impl<'a> Round<'a> {
             return;
         }
         let shape = self.shape_of(job);
-        let leeway = self.leeway(job);
-        let failed = &self.memos[shape.0 as usize].failed;
-        if wish.workers.is_none() && failed.iter().any(|failed| failed.covers(leeway)) {
-            self.on_blocked(job, shape, backfill);
-            return;
+        let (mut leeway, mut found) = self.look(job, shape, wish);
+        if matches!(found, Ok(Some(_))) && !self.deferred.is_empty() {
+            self.promise_deferred();
+            (leeway, found) = self.look(job, shape, wish);
         }
-        match self.find(job, shape, wish, leeway) {
+        match found {
             Ok(Some(placed)) if self.emit(job, &placed, leeway, wish.why) => {}
             Ok(_) => {
                 if wish.workers.is_none() {
@@ -196,8 +212,25 @@ impl<'a> Round<'a> {
         }
     }
 
+    /// Places for a wish beside what has been promised, and the leeway that they were looked for with.
+    fn look(
+        &mut self,
+        job: &Job,
+        shape: ShapeId,
+        wish: &Wish<'_>,
+    ) -> (Leeway, Result<Option<Placed>, Refused>) {
+        let leeway = self.leeway(job);
+        let failed = &self.memos[shape.0 as usize].failed;
+        if wish.workers.is_none() && failed.iter().any(|failed| failed.covers(leeway)) {
+            return (leeway, Ok(None));
+        }
+        (leeway, self.find(job, shape, wish, leeway))
+    }
+
     pub(super) fn shape_of(&mut self, job: &'a Job) -> ShapeId {
-        let shape = self.shapes.intern(&job.spec, &self.capacity);
+        let (stock, capacity) = (&mut self.stock, &self.capacity);
+        let matches = || stock.matches(&job.spec, capacity);
+        let shape = self.shapes.intern_with(&job.spec, matches);
         self.memos.resize(self.shapes.len(), Memo::default());
         shape
     }
@@ -275,18 +308,11 @@ impl<'a> Round<'a> {
 
     /// The start of a job in these places, with a port of rank 0's node.
     pub(super) fn start(&mut self, job: &Job, placed: &Placed, why: &str) -> Option<Start> {
-        let mut because = reason::because(&self.capacity, &job.spec.groups, placed);
-        let classes = self.capacity.classes_of(&placed.tasks);
-        let mut promises = self.promises.iter();
-        if let Some(promise) = promises.find(|promise| promise.concerns(&self.capacity, &classes)) {
-            because.push_str(&format!(
-                "; does not delay job {} ahead of it",
-                promise.told.job
-            ));
-        }
-        if !why.is_empty() {
-            because = format!("{why}: {because}");
-        }
+        let because = if self.limits.explain {
+            self.because(job, placed, why)
+        } else {
+            why.to_owned()
+        };
         let epoch = self.view.state.next_epoch(job)?;
         let master_port = self.capacity.lease_for(&placed.tasks, job.id, epoch)?;
         Some(Start {
@@ -298,8 +324,25 @@ impl<'a> Round<'a> {
         })
     }
 
+    fn because(&self, job: &Job, placed: &Placed, why: &str) -> String {
+        let mut because = reason::because(&self.capacity, &job.spec.groups, placed);
+        let classes = self.capacity.classes_of(&placed.tasks);
+        let mut promises = self.promises.iter();
+        if let Some(promise) = promises.find(|promise| promise.concerns(&self.capacity, &classes)) {
+            because.push_str(&format!(
+                "; does not delay job {} ahead of it",
+                promise.told.job
+            ));
+        }
+        if why.is_empty() {
+            because
+        } else {
+            format!("{why}: {because}")
+        }
+    }
+
     pub(super) fn wait(&mut self, job: JobId, reason: WaitReason) {
-        if self.plan.waiting.len() < MAX_WAITING {
+        if self.limits.explain && self.plan.waiting.len() < MAX_WAITING {
             self.plan.waiting.insert(job, reason);
         }
     }

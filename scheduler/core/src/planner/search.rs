@@ -312,7 +312,7 @@ fn spots(capacity: &Capacity<'_>, shape: &Shape<'_>, sizes: &[u32], leeway: Leew
             continue;
         }
         let bench = Bench::of(capacity, seat, leeway);
-        let slots: Vec<u32> = (shape.groups.iter().zip(&shape.matches).zip(sizes))
+        let slots: Vec<u32> = (shape.groups.iter().zip(shape.matches.iter()).zip(sizes))
             .map(|((group, suits), &size)| bench.slots(&group.resources, &suits[class], size))
             .collect();
         if slots.iter().all(|&slots| slots == 0) {

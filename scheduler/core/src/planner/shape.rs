@@ -5,6 +5,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use berth_types::{GroupSpec, JobSpec, Resources};
 
@@ -27,8 +28,11 @@ pub struct Shape<'a> {
     /// The groups, in the spec's order.
     pub groups: &'a [GroupSpec],
     /// By group, then by class.
-    pub(super) matches: Vec<Vec<GpuMatch>>,
+    pub(super) matches: Arc<Matches>,
 }
+
+/// Which GPUs suit, by group, then by class.
+pub(super) type Matches = Vec<Vec<GpuMatch>>;
 
 /// Which GPUs of a class's nodes suit a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +52,12 @@ impl GpuMatch {
             GpuMatch::All => true,
             GpuMatch::Some(marks) => marks.get(gpu).copied().unwrap_or(false),
         }
+    }
+
+    /// Of these groups on these classes.
+    pub(super) fn all(groups: &[GroupSpec], classes: &[Class<'_>]) -> Matches {
+        let by_class = |group| classes.iter().map(|class| Self::of(group, class)).collect();
+        groups.iter().map(by_class).collect()
     }
 
     pub(super) fn of(group: &GroupSpec, class: &Class<'_>) -> Self {
@@ -117,22 +127,26 @@ impl<'a> Shapes<'a> {
 
     /// The shape of a spec, against the classes of `capacity`.
     pub fn intern(&mut self, spec: &'a JobSpec, capacity: &super::Capacity<'a>) -> ShapeId {
+        self.intern_with(spec, || {
+            Arc::new(GpuMatch::all(&spec.groups, &capacity.classes))
+        })
+    }
+
+    /// The shape of a spec, which suits what `matches` says.
+    pub(super) fn intern_with(
+        &mut self,
+        spec: &'a JobSpec,
+        matches: impl FnOnce() -> Arc<Matches>,
+    ) -> ShapeId {
         let request = Request(&spec.groups);
         if let Some(id) = self.by_request.get(&request) {
             return *id;
         }
-        let matches = (spec.groups.iter())
-            .map(|group| {
-                (capacity.classes.iter())
-                    .map(|class| GpuMatch::of(group, class))
-                    .collect()
-            })
-            .collect();
         let id = ShapeId(u32::try_from(self.shapes.len()).unwrap_or(u32::MAX));
         self.by_request.insert(request, id);
         self.shapes.push(Shape {
             groups: &spec.groups,
-            matches,
+            matches: matches(),
         });
         id
     }
@@ -155,7 +169,7 @@ impl<'a> Shapes<'a> {
 
 /// Sort key that makes equal requests equal: everything of the groups that bears on placement.
 #[derive(Clone, Copy, Debug)]
-struct Request<'a>(&'a [GroupSpec]);
+pub(super) struct Request<'a>(pub(super) &'a [GroupSpec]);
 
 impl Request<'_> {
     fn cmp_group(a: &GroupSpec, b: &GroupSpec) -> Ordering {

@@ -1,12 +1,13 @@
 //! A cluster in a test tube: the real state, `apply` and planner, with agents that do at once what they are told.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use berth_core::apply::{CommandResult, apply};
-use berth_core::command::ProposalTag;
+use berth_core::command::{Bundle, ProposalTag};
 use berth_core::insight::Insights;
-use berth_core::planner::{Plan, PlanLimits, plan};
+use berth_core::planner::{Plan, PlanLimits, Planner, plan};
 use berth_core::policy::{Backfill, Proposal, ProposedBundle};
 use berth_core::{Command, LogEntry, State, View};
 use berth_types::{
@@ -75,6 +76,14 @@ pub(crate) struct Lab {
     pub(crate) now_ms: u64,
     pub(crate) limits: PlanLimits,
     submitted: u128,
+    kept: RefCell<Kept>,
+}
+
+/// Planners that have seen every round so far.
+#[derive(Default)]
+struct Kept {
+    explaining: Planner,
+    brief: Planner,
 }
 
 impl Lab {
@@ -84,6 +93,7 @@ impl Lab {
             now_ms: START_MS,
             limits: PlanLimits::default(),
             submitted: 0,
+            kept: RefCell::default(),
         }
     }
 
@@ -132,8 +142,28 @@ impl Lab {
         }
     }
 
+    /// A plan by a planner that has seen nothing. One that has seen everything, and one that explains nothing, must
+    /// decide the same.
     pub(crate) fn plan(&self, proposal: &Proposal) -> Plan {
-        plan(&self.view(), proposal, &self.limits)
+        let view = self.view();
+        let fresh = plan(&view, proposal, &self.limits);
+        let kept = &mut *self.kept.borrow_mut();
+        let explained = kept.explaining.plan(&view, proposal, &self.limits);
+        assert_eq!(
+            explained, fresh,
+            "a planner remembers something that matters"
+        );
+        let limits = PlanLimits {
+            explain: false,
+            ..self.limits.clone()
+        };
+        let brief = kept.brief.plan(&view, proposal, &limits);
+        assert_eq!(
+            decisions(&brief),
+            decisions(&fresh),
+            "explaining changes decisions"
+        );
+        fresh
     }
 
     /// Commits a plan: every bundle must be accepted, since nothing happened in between.
@@ -216,4 +246,22 @@ impl Lab {
             assert_eq!(result, CommandResult::Done);
         }
     }
+}
+
+/// What a plan does, without its words.
+fn decisions(plan: &Plan) -> (Vec<Bundle>, Vec<JobId>, Option<u64>, [usize; 5]) {
+    let mut bundles = plan.bundles.clone();
+    for start in bundles.iter_mut().flat_map(|bundle| &mut bundle.starts) {
+        start.because.clear();
+    }
+    let rejects = plan.rejects.iter().map(|(job, _)| *job).collect();
+    let stats = &plan.stats;
+    let counts = [
+        stats.looked_at,
+        stats.starts,
+        stats.evictions,
+        stats.backfilled,
+        stats.replaced,
+    ];
+    (bundles, rejects, plan.wake_ms, counts)
 }

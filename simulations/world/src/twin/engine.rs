@@ -13,6 +13,7 @@ mod round;
 use std::collections::BTreeSet;
 
 use berth_core::insight::Insights;
+use berth_core::planner::Planner;
 use berth_core::policy::Policy;
 use berth_types::JobId;
 use thiserror::Error;
@@ -169,6 +170,7 @@ struct Run<'a> {
     trouble: Trouble,
     lane: Lane,
     insights: Insights,
+    planner: Planner,
     entries: Vec<Entry>,
     calendar: Calendar<Event>,
     /// Jobs submitted so far; the next one to arrive.
@@ -221,6 +223,7 @@ impl<'a> Run<'a> {
             trouble: Trouble::default(),
             lane: Lane::new(),
             insights: Insights::new(),
+            planner: Planner::new(),
             entries: entries.collect(),
             calendar: Calendar::default(),
             arrived: 0,

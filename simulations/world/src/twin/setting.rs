@@ -19,7 +19,7 @@ pub struct Setting {
     pub rounds: Rounds,
     /// Where all randomness comes from.
     pub seed: u64,
-    /// Bounds of one planning round.
+    /// Bounds of one planning round. Plans explain nothing unless it is asked for here.
     pub limits: PlanLimits,
     /// What policies are told of rigid jobs.
     pub foresight: Foresight,
@@ -58,7 +58,10 @@ impl Setting {
             trace,
             rounds: Rounds::default(),
             seed: 0,
-            limits: PlanLimits::default(),
+            limits: PlanLimits {
+                explain: false,
+                ..PlanLimits::default()
+            },
             foresight: Foresight::default(),
             overheads: Overheads::default(),
             faults: Faults::default(),

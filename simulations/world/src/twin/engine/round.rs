@@ -1,7 +1,7 @@
 //! Planning rounds, and what a plan sets in motion.
 
 use berth_core::command::Command;
-use berth_core::planner::{self, Plan};
+use berth_core::planner::Plan;
 use berth_core::policy::{Policy, Proposal, View};
 
 use super::instant::running;
@@ -107,9 +107,9 @@ impl Run<'_> {
         match policy {
             Some(policy) => {
                 self.outcome.decisions += 1;
-                planner::decide(policy, &view, limits)
+                self.planner.decide(policy, &view, limits)
             }
-            None => planner::plan(&view, &Proposal::default(), limits),
+            None => self.planner.plan(&view, &Proposal::default(), limits),
         }
     }
 
