@@ -6,14 +6,29 @@
 //! carried out. A policy proposes; the planner refuses what breaks a hard rule.
 //!
 //! Start reading at [`fifo`], the shortest one; [`registry`] finds them by name. Each policy is one file with its
-//! source and its deviations.
+//! source and its deviations. What several share: [`options`] (settings behind a name), [`duration`] (how long jobs run,
+//! as far as is known), [`history`] (predictions from jobs that ended), [`preempt`] (evictions by rank) and [`soft`]
+//! (rules around any policy that price evictions).
 
 pub mod best_fit;
+pub mod duration;
 pub mod fifo;
+pub mod history;
+pub mod las;
+pub mod options;
+pub mod preempt;
+pub mod qssf;
 pub mod registry;
+pub mod sjf;
+pub mod soft;
 pub mod srtf;
 
 pub use best_fit::BestFit;
 pub use fifo::Fifo;
-pub use registry::{NAMES, UnknownPolicy, by_name};
+pub use las::Las;
+pub use options::NameError;
+pub use qssf::Qssf;
+pub use registry::{NAMES, by_name};
+pub use sjf::Sjf;
+pub use soft::Soft;
 pub use srtf::Srtf;

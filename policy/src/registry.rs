@@ -1,37 +1,87 @@
-//! Policies by name, as a configuration names them.
+//! Policies by name, as a configuration names them: `NAME`, `NAME:KEY=VALUE,...`, or either behind `soft+`.
 
-use berth_core::policy::Policy;
-use thiserror::Error;
+use berth_core::policy::{Policy, Proposal, View};
+use rand_chacha::ChaCha8Rng;
 
-use crate::{BestFit, Fifo, Srtf};
+use crate::options::{NameError, Options};
+use crate::{BestFit, Fifo, Las, Qssf, Sjf, Soft, Srtf};
 
-/// Names of all policies.
-pub const NAMES: [&str; 3] = ["fifo", "srtf", "best-fit"];
+/// Makes a policy of its settings.
+type Make = fn(&mut Options) -> Result<Box<dyn Policy>, NameError>;
 
-/// No policy has this name.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("no policy is called `{name}`; did you mean `{nearest}`? (there are {})", NAMES.join(", "))]
-pub struct UnknownPolicy {
-    /// The name asked for.
-    pub name: String,
-    /// The name most like it.
-    pub nearest: &'static str,
-}
+/// All policies by name. What stands first is the default.
+const POLICIES: [(&str, Make); 6] = [
+    ("fifo", |options| Ok(Box::new(Fifo::with(options)?))),
+    ("srtf", |options| Ok(Box::new(Srtf::with(options)?))),
+    ("best-fit", |_| Ok(Box::new(BestFit))),
+    ("sjf", |options| Ok(Box::new(Sjf::with(options)?))),
+    ("las", |options| Ok(Box::new(Las::with(options)?))),
+    ("qssf", |options| Ok(Box::new(Qssf::with(options)?))),
+];
 
-/// A new policy of this name.
+/// Puts the rules of [`Soft`] around a policy.
+const SOFT: &str = "soft+";
+
+/// Names of all policies, without settings.
+pub const NAMES: [&str; POLICIES.len()] = {
+    let mut names = [""; POLICIES.len()];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = POLICIES[at].0;
+        at += 1;
+    }
+    names
+};
+
+/// A new policy of this name, with the settings that stand behind it.
 ///
 /// # Errors
-/// If there is none.
-pub fn by_name(name: &str) -> Result<Box<dyn Policy>, UnknownPolicy> {
-    match name {
-        "fifo" => Ok(Box::new(Fifo)),
-        "srtf" => Ok(Box::new(Srtf)),
-        "best-fit" => Ok(Box::new(BestFit)),
-        _ => Err(UnknownPolicy {
+/// If there is none, or a setting does not hold.
+pub fn by_name(text: &str) -> Result<Box<dyn Policy>, NameError> {
+    if let Some((settings, inner)) = soft(text) {
+        let (_, mut options) = Options::parse(settings)?;
+        let soft = Soft::with(by_name(inner)?, text, &mut options)?;
+        options.finish()?;
+        return Ok(Box::new(soft));
+    }
+    let (name, mut options) = Options::parse(text)?;
+    let Some((_, make)) = POLICIES.iter().find(|(known, _)| *known == name) else {
+        return Err(NameError::Unknown {
             name: name.to_owned(),
             nearest: nearest(name),
-        }),
+            known: NAMES.join(", "),
+        });
+    };
+    let inner = make(&mut options)?;
+    options.finish()?;
+    if name == text {
+        return Ok(inner);
     }
+    let name = text.to_owned();
+    Ok(Box::new(Named { name, inner }))
+}
+
+/// A policy that goes by its name with its settings.
+struct Named {
+    name: String,
+    inner: Box<dyn Policy>,
+}
+
+impl Policy for Named {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn propose(&mut self, view: &View, rng: &mut ChaCha8Rng) -> Proposal {
+        self.inner.propose(view, rng)
+    }
+}
+
+/// The wrapper's settings and what it wraps: `soft+NAME` or `soft:KEY=VALUE,...+NAME`.
+fn soft(text: &str) -> Option<(&str, &str)> {
+    let (outer, inner) = text.split_once('+')?;
+    let is_soft = outer == SOFT.trim_end_matches('+') || outer.starts_with("soft:");
+    is_soft.then_some((outer, inner))
 }
 
 fn nearest(name: &str) -> &'static str {
@@ -46,16 +96,48 @@ mod tests {
 
     #[test]
     fn every_name_is_that_of_its_policy() {
-        for name in NAMES {
+        let with_settings = ["fifo:backfill=none", "soft:price=9+las:queues=5"];
+        for name in NAMES.into_iter().chain(with_settings) {
             assert_eq!(by_name(name).expect("it is listed").name(), name);
+        }
+        for name in NAMES {
+            let soft = format!("soft+{name}");
+            assert_eq!(by_name(&soft).expect("it can be wrapped").name(), soft);
         }
     }
 
     #[test]
     fn an_unknown_name_is_an_error_with_the_nearest_one() {
-        for (asked, nearest) in [("best_fit", "best-fit"), ("FIFO", "fifo"), ("strf", "srtf")] {
+        for (asked, expected) in [("best_fit", "best-fit"), ("FIFO", "fifo"), ("strf", "srtf")] {
             let error = by_name(asked).err().expect("there is no such policy");
-            assert_eq!((error.name.as_str(), error.nearest), (asked, nearest));
+            let NameError::Unknown { name, nearest, .. } = error else {
+                panic!("{error}")
+            };
+            assert_eq!((name.as_str(), nearest), (asked, expected));
+        }
+    }
+
+    #[test]
+    fn settings_that_do_not_hold_say_what_would() {
+        for (asked, says) in [
+            ("fifo:backfill=none", None),
+            ("las:queues=3250/7200,starvation=8", None),
+            ("soft:min_run=60+las:queues=100", None),
+            ("fifo:backfil=none", Some("did you mean `backfill`?")),
+            ("fifo:backfill=no", Some("one of easy, greedy, none")),
+            ("las:queues=7200/3250", Some("ascending numbers")),
+            ("las:starvation=-1", Some("a number from 0")),
+            ("best-fit:x=1", Some("it has none")),
+            ("fifo:strict", Some("is no setting")),
+            ("fifo:backfill=none,backfill=easy", Some("is no setting")),
+            ("soft:min_run=60+lass", Some("did you mean `las`?")),
+        ] {
+            let said = by_name(asked).err().map(|error| error.to_string());
+            match (&said, says) {
+                (None, None) => {}
+                (Some(said), Some(says)) => assert!(said.contains(says), "{asked}: {said}"),
+                _ => panic!("{asked}: {said:?}"),
+            }
         }
     }
 }

@@ -3,13 +3,17 @@
 //! Source: Schrage and Miller, "The queue M/G/1 with the shortest remaining processing time discipline", Operations
 //! Research 14 (1966): it minimises the mean time in the system when durations are known.
 //!
-//! Deviations:
+//! By default it is fit for clusters that serve people:
 //! - It does not preempt: a running job stays. Work that an eviction throws away has a price that this rule does not
 //!   know.
-//! - Remaining time is `expected_ms` (else `time_limit_ms`) less what earlier attempts ran, if a checkpoint kept it.
-//!   Jobs of unknown duration go last.
+//! - Remaining time is what is known of the duration (see [`duration::total_ms`]) less what earlier attempts ran, if a
+//!   checkpoint kept it. Jobs of unknown duration go last.
 //! - Plain SRTF starves long jobs for as long as short ones arrive. Jobs that have waited for [`AGED_MS`] therefore go
 //!   first, by arrival. So a job's wait is bounded by that, plus the time that those which aged before it need.
+//!
+//! `preempt=yes` is the published policy (as in Helios, SC 2021, section 4.2): running jobs are ranked with those that
+//! wait, nobody ages, and who has less before it takes the place of who has more ([`preempt`](crate::preempt) tells how
+//! evictions deviate). Work up to an eviction counts as kept, since a job has notice to save.
 
 use std::cmp::Reverse;
 
@@ -17,6 +21,9 @@ use berth_core::policy::{Backfill, Policy, Proposal, ProposedBundle, View};
 use berth_core::state::Job;
 use berth_types::JobId;
 use rand_chacha::ChaCha8Rng;
+
+use crate::options::{NameError, Options};
+use crate::{duration, preempt};
 
 /// Waiting this long lets a job go before shorter ones.
 pub const AGED_MS: u64 = 4 * 3_600_000;
@@ -26,7 +33,23 @@ const LEAST_REMAINING_PERCENT: u64 = 5;
 
 /// Shortest remaining time first.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Srtf;
+pub struct Srtf {
+    preempts: bool,
+    backfill: Backfill,
+}
+
+impl Srtf {
+    /// With settings: `preempt`, `backfill` (of no effect if it preempts).
+    ///
+    /// # Errors
+    /// If one does not hold.
+    pub fn with(options: &mut Options) -> Result<Self, NameError> {
+        Ok(Self {
+            preempts: options.flag("preempt", false)?,
+            backfill: options.backfill()?,
+        })
+    }
+}
 
 /// Sort key: priority, aged ones first and by arrival, then remaining time.
 type Turn = (Reverse<i32>, bool, u64, JobId);
@@ -37,41 +60,70 @@ impl Policy for Srtf {
     }
 
     fn propose(&mut self, view: &View, _rng: &mut ChaCha8Rng) -> Proposal {
+        if self.preempts {
+            return preempting(view);
+        }
         let pending = view.state.pending.iter();
         let mut turns: Vec<Turn> = pending
             .filter_map(|key| view.state.jobs.get(&key.job))
-            .map(|job| turn(job, view.now_ms))
+            .map(|job| turn(job, duration::total_ms(job, view), view.now_ms))
             .collect();
         turns.sort_unstable();
         Proposal {
             bundles: (turns.iter())
                 .map(|&(.., job)| ProposedBundle::start(job))
                 .collect(),
-            backfill: Backfill::BehindReservation,
+            backfill: self.backfill,
         }
     }
 }
 
-fn turn(job: &Job, now_ms: u64) -> Turn {
+/// Running and waiting jobs in one order; among equals those that run stay.
+fn preempting(view: &View) -> Proposal {
+    let state = &view.state;
+    let pending = state.pending.iter().map(|key| key.job);
+    let all = pending.chain(state.active.iter().copied());
+    let mut ranks: Vec<(Reverse<i32>, u64, bool, JobId)> = all
+        .filter_map(|id| state.jobs.get(&id))
+        .map(|job| {
+            let left_ms = duration::total_ms(job, view).map_or(u64::MAX, |total_ms| {
+                total_ms.saturating_sub(duration::worked_ms(job, view.now_ms))
+            });
+            (
+                Reverse(job.spec.priority),
+                left_ms,
+                job.attempt.is_none(),
+                job.id,
+            )
+        })
+        .collect();
+    ranks.sort_unstable();
+    let ranked: Vec<JobId> = ranks.into_iter().map(|(.., job)| job).collect();
+    preempt::by_rank(
+        view,
+        &ranked,
+        "has more time before it than who takes its place",
+    )
+}
+
+fn turn(job: &Job, total_ms: Option<u64>, now_ms: u64) -> Turn {
     let is_aged = now_ms.saturating_sub(job.submitted_ms) >= AGED_MS;
-    let remaining = if is_aged { 0 } else { remaining_ms(job) };
+    let remaining = match total_ms {
+        _ if is_aged => 0,
+        Some(total_ms) => remaining_ms(job, total_ms),
+        None => u64::MAX,
+    };
     (Reverse(job.spec.priority), !is_aged, remaining, job.id)
 }
 
-/// Expected time to the job's end once it runs; the largest number if unknown.
-pub fn remaining_ms(job: &Job) -> u64 {
-    let spec = &job.spec;
-    let duration = match (spec.expected_ms, spec.time_limit_ms) {
-        (0, 0) => return u64::MAX,
-        (0, limit) => limit,
-        (expected, _) => expected,
-    };
+/// Expected time to the end of a job that waits, once it runs.
+fn remaining_ms(job: &Job, total_ms: u64) -> u64 {
     let ran = (job.past.iter())
         .map(|past| past.ended_ms.saturating_sub(past.started_ms))
         .fold(0u64, u64::saturating_add);
     let kept = if job.checkpoints.is_empty() { 0 } else { ran };
-    let least = duration / 100 * LEAST_REMAINING_PERCENT;
-    duration.saturating_sub(kept).max(least)
+    let least = total_ms / 100 * LEAST_REMAINING_PERCENT;
+    total_ms.saturating_sub(kept).max(least)
 }
 
 #[cfg(test)]
@@ -115,7 +167,8 @@ mod tests {
                 ..JobSpec::default()
             },
         );
-        let mut turns = [turn(&unknown, 0), turn(&limited, 0), turn(&expected, 0)];
+        let mut turns =
+            [&unknown, &limited, &expected].map(|job| turn(job, duration::said_ms(job), 0));
         turns.sort_unstable();
         assert_eq!(turns.map(|turn| turn.3.0), [3, 2, 1]);
     }
@@ -145,11 +198,8 @@ mod tests {
         );
         young.submitted_ms = AGED_MS;
         high.submitted_ms = AGED_MS;
-        let mut turns = [
-            turn(&old, AGED_MS),
-            turn(&young, AGED_MS),
-            turn(&high, AGED_MS),
-        ];
+        let jobs = [&old, &young, &high];
+        let mut turns = jobs.map(|job| turn(job, duration::said_ms(job), AGED_MS));
         turns.sort_unstable();
         assert_eq!(turns.map(|turn| turn.3.0), [3, 1, 2]);
     }
@@ -173,10 +223,10 @@ mod tests {
             nodes: Vec::new(),
             resumed_step: None,
         });
-        assert_eq!(remaining_ms(&job), 1_000);
+        assert_eq!(remaining_ms(&job, 1_000), 1_000);
         job.checkpoints.push(checkpoint());
-        assert_eq!(remaining_ms(&job), 400);
+        assert_eq!(remaining_ms(&job, 1_000), 400);
         job.past[0].ended_ms = 5_000;
-        assert_eq!(remaining_ms(&job), 50);
+        assert_eq!(remaining_ms(&job, 1_000), 50);
     }
 }

@@ -8,6 +8,7 @@ use berth_core::apply::{CommandResult, apply};
 use berth_core::command::ProposalTag;
 use berth_core::insight::Insights;
 use berth_core::planner::{Plan, PlanLimits, WaitCode, decide};
+use berth_core::policy::Policy;
 use berth_core::{Command, LogEntry, State, View};
 use berth_policy::{NAMES, by_name};
 use berth_types::{
@@ -16,6 +17,16 @@ use berth_types::{
 use proptest::prelude::*;
 
 const START_MS: u64 = 1_000_000;
+
+/// Policies with settings that change what they do. None blocks for ever behind a job that cannot start.
+const SETTINGS: [&str; 6] = [
+    "fifo:backfill=greedy",
+    "sjf:backfill=none",
+    "srtf:preempt=yes",
+    "las:queues=1/3,starvation=2",
+    "qssf:estimate=given",
+    "soft:min_run=1+las:queues=1",
+];
 
 struct Cluster {
     state: State,
@@ -64,6 +75,10 @@ impl Cluster {
     }
 
     fn decide(&self, policy: &str) -> Plan {
+        self.ask(&mut *by_name(policy).expect("it is listed"))
+    }
+
+    fn ask(&self, policy: &mut dyn Policy) -> Plan {
         let view = View {
             round: 1,
             seed: 1,
@@ -71,8 +86,26 @@ impl Cluster {
             state: self.state.clone(),
             insights: Insights::new(),
         };
-        let mut policy = by_name(policy).expect("it is listed");
-        decide(&mut *policy, &view, &PlanLimits::default())
+        decide(policy, &view, &PlanLimits::default())
+    }
+
+    /// A round, with the tasks that it stops gone at once; then another one if it stopped some.
+    fn round(&mut self, policy: &mut dyn Policy) {
+        for _ in 0..8 {
+            let plan = self.ask(policy);
+            let evicted = plan.bundles.iter().flat_map(|bundle| &bundle.evictions);
+            let evicted: Vec<JobId> = evicted.map(|eviction| eviction.job).collect();
+            self.carry_out(plan);
+            if evicted.is_empty() {
+                return;
+            }
+            evicted.into_iter().for_each(|job| self.end(job));
+        }
+        panic!("evicts without end");
+    }
+
+    fn running(&self) -> Vec<u64> {
+        self.state.active.iter().map(|job| job.0).collect()
     }
 
     fn carry_out(&mut self, plan: Plan) {
@@ -200,6 +233,167 @@ fn best_fit_decides_who_starts_in_the_order_of_fifo() {
     assert_eq!(started(&cluster.decide("best-fit")), [1]);
 }
 
+#[test]
+fn sjf_and_qssf_differ_in_what_they_call_short() {
+    let mut cluster = Cluster::new(&[4]);
+    for (gpus, expected_ms) in [(4, 2_000), (1, 3_000)] {
+        let spec = JobSpec {
+            expected_ms,
+            ..job(gpus, 1_000)
+        };
+        cluster.submit(spec).expect("it fits");
+    }
+    assert_eq!(started(&cluster.decide("sjf")), [1]);
+    assert_eq!(started(&cluster.decide("qssf:estimate=given")), [2]);
+}
+
+#[test]
+fn without_backfill_nothing_passes_a_job_that_does_not_fit() {
+    let mut cluster = Cluster::new(&[4]);
+    for gpus in [2, 4, 1] {
+        cluster.submit(job(1, 1_000 * gpus)).expect("it fits");
+    }
+    assert_eq!(started(&cluster.decide("fifo:backfill=none")), [1]);
+    assert_eq!(started(&cluster.decide("fifo:backfill=greedy")), [1, 3]);
+}
+
+fn short(gpus: u32, seconds: u64) -> JobSpec {
+    JobSpec {
+        expected_ms: 1_000 * seconds,
+        ..job(1, 1_000 * gpus)
+    }
+}
+
+#[test]
+fn a_shorter_job_takes_the_place_of_a_longer_one_and_of_no_more_than_it_needs() {
+    let mut cluster = Cluster::new(&[2, 2]);
+    let mut srtf = by_name("srtf:preempt=yes").expect("it is there");
+    for seconds in [100, 200, 300, 400] {
+        cluster.submit(short(1, seconds)).expect("it fits");
+    }
+    cluster.round(&mut *srtf);
+    assert_eq!(cluster.running(), [1, 2, 3, 4]);
+    cluster.now_ms += 1_000;
+    cluster.submit(short(2, 10)).expect("it fits");
+    cluster.round(&mut *srtf);
+    assert_eq!(
+        cluster.running(),
+        [1, 2, 5],
+        "the two longest sat on one node"
+    );
+    cluster.now_ms += 1_000;
+    cluster.submit(short(1, 250)).expect("it fits");
+    cluster.round(&mut *srtf);
+    assert_eq!(cluster.running(), [1, 2, 5], "who runs has less before it");
+    assert_eq!(cluster.state.reservations.len(), 0);
+}
+
+#[test]
+fn nobody_is_evicted_for_a_start_that_would_not_fit() {
+    let mut cluster = Cluster::new(&[2, 1, 1]);
+    let mut srtf = by_name("srtf:preempt=yes").expect("it is there");
+    for seconds in [900, 900, 5, 5] {
+        cluster.submit(short(1, seconds)).expect("it fits");
+        cluster.round(&mut *srtf);
+    }
+    // Two GPUs would be vacated, but on two nodes.
+    cluster.submit(short(2, 50)).expect("it fits");
+    let plan = cluster.ask(&mut *srtf);
+    assert_eq!((plan.stats.evictions, plan.stats.refused), (0, 0));
+    cluster.end(JobId(3));
+    cluster.end(JobId(4));
+    cluster.round(&mut *srtf);
+    assert_eq!(cluster.running(), [1, 2, 5]);
+}
+
+#[test]
+fn who_has_had_much_service_makes_room_and_comes_back_once_it_starved() {
+    let mut cluster = Cluster::new(&[1]);
+    let mut las = by_name("las:queues=10,starvation=2").expect("it is there");
+    cluster.submit(job(1, 1_000)).expect("it fits");
+    cluster.round(&mut *las);
+    cluster.now_ms += 9_000;
+    cluster.submit(job(1, 1_000)).expect("it fits");
+    cluster.round(&mut *las);
+    assert_eq!(cluster.running(), [1], "both are in the first queue");
+    cluster.now_ms += 1_000;
+    cluster.round(&mut *las);
+    assert_eq!(cluster.running(), [2], "ten GPU-seconds are over");
+    cluster.now_ms += 9_000;
+    cluster.round(&mut *las);
+    assert_eq!(cluster.running(), [2]);
+    cluster.now_ms += 11_000;
+    cluster.round(&mut *las);
+    assert_eq!(
+        cluster.running(),
+        [1],
+        "it has waited for twice its ten seconds"
+    );
+}
+
+#[test]
+fn qssf_learns_from_the_jobs_of_a_user_that_ended() {
+    let mut cluster = Cluster::new(&[1]);
+    let mut qssf = by_name("qssf").expect("it is there");
+    let named = |name: &str| JobSpec {
+        name: name.to_owned(),
+        ..job(1, 1_000)
+    };
+    for (name, seconds) in [
+        ("long-1", 500),
+        ("short-1", 5),
+        ("long-2", 600),
+        ("short-2", 7),
+    ] {
+        let id = cluster.submit(named(name)).expect("it fits");
+        cluster.round(&mut *qssf);
+        cluster.now_ms += 1_000 * seconds;
+        cluster.end(id);
+    }
+    for name in ["long-3", "other", "short-3"] {
+        cluster.submit(named(name)).expect("it fits");
+    }
+    let id = |name: &str| {
+        let mut jobs = cluster.state.jobs.values();
+        jobs.find(|job| job.spec.name == name).expect("it waits").id
+    };
+    let order = [id("short-3"), id("other"), id("long-3")];
+    for expected in order {
+        let plan = cluster.ask(&mut *qssf);
+        assert_eq!(started(&plan), [expected.0]);
+        cluster.carry_out(plan);
+        cluster.now_ms += 1;
+        cluster.end(expected);
+    }
+}
+
+#[test]
+fn soft_rules_let_a_job_rest_and_weigh_what_an_eviction_throws_away() {
+    let mut cluster = Cluster::new(&[1]);
+    let mut hard = by_name("srtf:preempt=yes").expect("it is there");
+    let mut soft = by_name("soft:price=0.5,min_run=60+srtf:preempt=yes").expect("it is there");
+    cluster.submit(short(1, 10_000)).expect("it fits");
+    cluster.round(&mut *soft);
+    cluster.submit(short(1, 200)).expect("it fits");
+    let evictions = |plan: Plan| plan.stats.evictions;
+    cluster.now_ms += 59_000;
+    assert_eq!(evictions(cluster.ask(&mut *hard)), 1);
+    assert_eq!(evictions(cluster.ask(&mut *soft)), 0, "it has not rested");
+    cluster.now_ms += 1_000;
+    assert_eq!(
+        evictions(cluster.ask(&mut *soft)),
+        1,
+        "60 s are less than half of 200 s"
+    );
+    cluster.now_ms += 41_000;
+    assert_eq!(
+        evictions(cluster.ask(&mut *soft)),
+        0,
+        "101 s are lost for 200 s"
+    );
+    assert_eq!(evictions(cluster.ask(&mut *hard)), 1);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -207,8 +401,9 @@ proptest! {
     fn every_policy_finishes_every_job_that_fits(
         nodes in prop::collection::vec(1u16..9, 1..5),
         jobs in prop::collection::vec((1u32..5, 0usize..6, 0u64..4, 0i32..3, 0u32..3), 1..25),
-        policy in 0usize..NAMES.len(),
+        policy in 0usize..NAMES.len() + SETTINGS.len(),
     ) {
+        let name = NAMES.iter().chain(&SETTINGS).nth(policy).expect("it is listed");
         let mut cluster = Cluster::new(&nodes);
         for (workers, size, seconds, priority, more) in jobs {
             let mut spec = job(workers, [0, 300, 500, 1_000, 1_000, 2_000][size]);
@@ -217,9 +412,10 @@ proptest! {
             spec.priority = priority;
             cluster.submit(spec);
         }
-        loop {
-            let plan = cluster.decide(NAMES[policy]);
-            prop_assert_eq!(&plan, &cluster.decide(NAMES[policy]), "equal views give equal plans");
+        for round in 0.. {
+            prop_assert!(round < 2_000, "{} gets nowhere", name);
+            let plan = cluster.decide(name);
+            prop_assert_eq!(&plan, &cluster.decide(name), "equal views give equal plans");
             if plan.bundles.is_empty() && cluster.state.active.is_empty() {
                 // What is left does not fit the empty cluster.
                 prop_assert_eq!(plan.waiting.len(), cluster.state.pending.len());
@@ -228,8 +424,14 @@ proptest! {
                 }
                 break;
             }
+            let evicted = plan.bundles.iter().flat_map(|bundle| bundle.evictions.clone());
+            let evicted: Vec<JobId> = evicted.map(|eviction| eviction.job).collect();
             cluster.carry_out(plan);
             cluster.now_ms += 1_000;
+            if !evicted.is_empty() {
+                evicted.into_iter().for_each(|job| cluster.end(job));
+                continue;
+            }
             let oldest = cluster.state.active.iter().next().copied();
             if let Some(job) = oldest {
                 cluster.end(job);

@@ -15,7 +15,7 @@ use thiserror::Error;
 use section::Section;
 
 /// Policies that can be named.
-pub const POLICIES: [&str; 3] = berth_policy::NAMES;
+pub const POLICIES: &[&str] = &berth_policy::NAMES;
 /// Storage backends that can be named.
 pub const STORAGES: [&str; 2] = ["sled", "redb"];
 /// Most masters in a cluster: more would only slow every write down.
@@ -215,9 +215,12 @@ fn read(table: toml::Table, faults: &mut Vec<Fault>) -> Option<Config> {
     let data_dir = top.required("data_dir", Section::text);
     let listen = top.required("listen", Section::text);
     let join = top.boolean("join").unwrap_or(false);
-    let policy = top
-        .choice("policy", &POLICIES)
-        .unwrap_or(POLICIES[0].to_owned());
+    let policy = top.text("policy").and_then(|name| {
+        let sound = berth_policy::by_name(&name).map(|_| name);
+        let told = sound.map_err(|error| (error.to_string(), "see docs/policies".to_owned()));
+        top.checked("policy", told)
+    });
+    let policy = policy.unwrap_or(POLICIES[0].to_owned());
     let storage = top
         .choice("storage", &STORAGES)
         .unwrap_or(STORAGES[0].to_owned());

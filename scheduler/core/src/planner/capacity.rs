@@ -228,13 +228,19 @@ impl<'a> Capacity<'a> {
     }
 
     /// Gives back what these tasks hold now; undoes a [`take`](Self::take) with [`Leeway::ALL`].
-    pub(super) fn give(&mut self, groups: &[GroupSpec], tasks: &[TaskPlacement]) {
+    pub fn give(&mut self, groups: &[GroupSpec], tasks: &[TaskPlacement]) {
         for task in tasks {
             if let Some(claim) = self.claim(groups, task) {
                 self.now.change(&self.seats, claim, 1);
                 self.keep_in_step(claim, Leeway::ALL);
             }
         }
+    }
+
+    /// True if nothing that these tasks touch is less than nothing, after a [`take`](Self::take) of more than there was.
+    pub fn is_sound(&self, groups: &[GroupSpec], tasks: &[TaskPlacement]) -> bool {
+        let mut claims = tasks.iter().filter_map(|task| self.claim(groups, task));
+        claims.all(|claim| self.now.amounts.is_sound(&self.seats, claim))
     }
 
     fn keep_in_step(&mut self, claim: Claim<'_>, leeway: Leeway) {

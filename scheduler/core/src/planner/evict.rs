@@ -9,7 +9,7 @@ use super::round::{Refused, Round, Wish};
 use crate::apply::MAX_RESERVATIONS;
 use crate::command::{Bundle, Eviction, Start};
 use crate::policy::Action;
-use crate::state::Job;
+use crate::state::{Job, State};
 
 impl<'a> Round<'a> {
     /// Reservations come first: what they waited for is gone, so their jobs start exactly there.
@@ -91,11 +91,7 @@ impl<'a> Round<'a> {
     fn evictable(&self, job: JobId) -> Option<&'a Job> {
         let state = &self.view.state;
         let record = state.jobs.get(&job)?;
-        let attempt = record.attempt.as_ref()?;
-        let free = !matches!(attempt.phase, AttemptPhase::Stopping(_))
-            && record.fencing.is_none()
-            && !state.reservations.contains_key(&job)
-            && !self.decided.contains(&job);
+        let free = is_evictable(state, record) && !self.decided.contains(&job);
         free.then_some(&**record)
     }
 
@@ -175,7 +171,7 @@ impl<'a> Round<'a> {
             return Err(Refused);
         }
         let held: Vec<(&Job, Vec<TaskPlacement>)> =
-            evicted.iter().map(|job| (*job, live(job))).collect();
+            evicted.iter().map(|job| (*job, held(job))).collect();
         for (job, tasks) in &held {
             self.capacity.give(&job.spec.groups, tasks);
         }
@@ -261,8 +257,16 @@ fn has_duplicates(ids: impl Iterator<Item = JobId>) -> bool {
     ids.windows(2).any(|pair| pair[0] == pair[1])
 }
 
-/// Places of the tasks that have not ended.
-fn live(job: &Job) -> Vec<TaskPlacement> {
+/// True if a job's attempt can be asked to stop: placed, not stopping, not torn apart by a lost node, not spoken for.
+pub fn is_evictable(state: &State, job: &Job) -> bool {
+    let attempt = job.attempt.as_ref();
+    attempt.is_some_and(|attempt| !matches!(attempt.phase, AttemptPhase::Stopping(_)))
+        && job.fencing.is_none()
+        && !state.reservations.contains_key(&job.id)
+}
+
+/// What a job holds: the places of its tasks that have not ended.
+pub fn held(job: &Job) -> Vec<TaskPlacement> {
     let tasks = job.attempt.iter().flat_map(|attempt| &attempt.tasks);
     let live = tasks.filter(|task| !matches!(task.phase, TaskPhase::Ended { .. }));
     live.map(|task| task.placement.clone()).collect()

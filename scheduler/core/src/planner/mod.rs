@@ -45,6 +45,7 @@ use crate::command::Bundle;
 use crate::policy::{Policy, Proposal, View};
 
 pub use capacity::{Capacity, Leeway};
+pub use evict::{held, is_evictable};
 pub use place::{Placed, largest, place};
 pub use reason::{WaitCode, WaitReason};
 pub use shape::{Shape, ShapeId, Shapes};

@@ -107,7 +107,7 @@ impl Shape<'_> {
     }
 
     /// Fewest workers by group.
-    pub(super) fn least(&self) -> Vec<u32> {
+    pub fn least(&self) -> Vec<u32> {
         self.groups.iter().map(|group| group.min_workers).collect()
     }
 }
