@@ -263,7 +263,7 @@ impl Trackable {
 /// A number, perhaps with a unit of memory, which is bytes then; mebibytes are the unit where none is written.
 fn amount(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let factor = match &text[digits.len()..] {
+    let factor: u64 = match &text[digits.len()..] {
         "" => 1,
         "K" => 1 << 10,
         "M" => 1 << 20,
