@@ -2,7 +2,10 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::compare::CompareOptions;
+use crate::describe::DescribeOptions;
 use crate::experiment::run::RunOptions;
+use crate::generate::GenerateOptions;
 
 /// Berth in virtual time: recorded or generated workloads under any policy, and faults of every kind.
 #[derive(Debug, Parser)]
@@ -22,6 +25,14 @@ pub enum Command {
     Chaos(ChaosOptions),
     /// Run one workload on one cluster under one policy.
     Run(RunOptions),
+    /// Run several policies on one workload, with several seeds each, and write a report with plots.
+    ///
+    /// Exit codes: 0 if every run came to its end, 1 if one did not, 130 after Ctrl-C (the report has what is finished).
+    Compare(CompareOptions),
+    /// Tell what a workload is like.
+    Describe(DescribeOptions),
+    /// Make up a workload that is like a published one.
+    Generate(GenerateOptions),
 }
 
 /// Which seeds, and how to tell of them.

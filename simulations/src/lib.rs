@@ -9,7 +9,10 @@
 pub mod chaos;
 pub mod cli;
 pub mod cluster;
+pub mod compare;
+pub mod describe;
 pub mod experiment;
+pub mod generate;
 pub mod input;
 pub mod load;
 pub mod output;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use berth_sim::cli::{Arguments, ChaosOptions, Command, Output};
-use berth_sim::{chaos, experiment, report};
+use berth_sim::{chaos, compare, describe, experiment, generate, report};
 
 fn main() -> ExitCode {
     match command(Arguments::parse().command) {
@@ -22,8 +22,15 @@ fn main() -> ExitCode {
 fn command(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Chaos(options) => run_chaos(&options),
-        Command::Run(options) => experiment::run::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::Run(options) => done(experiment::run::run(&options)),
+        Command::Compare(options) => compare::run(&options),
+        Command::Describe(options) => done(describe::run(&options)),
+        Command::Generate(options) => done(generate::run(&options)),
     }
+}
+
+fn done(result: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+    result.map(|()| ExitCode::SUCCESS)
 }
 
 fn run_chaos(options: &ChaosOptions) -> anyhow::Result<ExitCode> {

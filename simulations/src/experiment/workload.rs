@@ -125,7 +125,8 @@ impl Workload {
     }
 }
 
-fn notes(loaded: &Loaded) -> Vec<String> {
+/// What was left out when a workload was read, in words.
+pub(crate) fn notes(loaded: &Loaded) -> Vec<String> {
     let mut notes = Vec::new();
     if loaded.oversized > 0 {
         notes.push(format!(

@@ -97,6 +97,15 @@ impl Source {
             .to_owned()
     }
 
+    /// The stem with the folder it is in, such as `philly/workload-1`, for reports.
+    pub fn title(&self) -> String {
+        let folder = self.path.parent().and_then(Path::file_name);
+        match folder {
+            Some(folder) => format!("{}/{}", folder.to_string_lossy(), self.stem()),
+            None => self.stem(),
+        }
+    }
+
     /// Everything, as text.
     ///
     /// # Errors

@@ -30,6 +30,8 @@ pub struct Recorded {
     pub key: String,
     /// When it was submitted, in milliseconds from wherever the source counts.
     pub submit_ms: u64,
+    /// What it is called again and again, if the source tells; its key otherwise.
+    pub family: String,
     /// Who submitted.
     pub user: String,
     /// Queue, partition or virtual cluster.
@@ -91,8 +93,12 @@ impl<'l> Builder<'l> {
             resources,
             node_labels: labels.map(|(k, v)| (k.to_owned(), v)).collect(),
         };
+        let name = match job.family.as_str() {
+            "" => job.key.replace('/', "_"),
+            family => family.to_owned(),
+        };
         let spec = JobSpec {
-            name: job.key.replace('/', "_"),
+            name,
             user: job.user,
             queue: job.queue,
             groups: vec![group],

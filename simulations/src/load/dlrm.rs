@@ -20,7 +20,7 @@ const MOST: f64 = 1e6;
 /// # Errors
 /// With file, line and column, for anything that is not as described above.
 pub fn load(source: Source, limits: &Limits) -> Result<Loaded, InputError> {
-    let name = source.stem();
+    let name = source.title();
     let mut table = Table::open(source, Dialect::CSV)?;
     let [id, app, cpus, gpus, memory, created, deleted] = [
         "instance_sn",
@@ -73,6 +73,7 @@ pub fn load(source: Source, limits: &Limits) -> Result<Loaded, InputError> {
             queue: "default".into(),
             workers: (1, resources),
             node_labels: Vec::new(),
+            family: String::new(),
             expected_ms: 0,
             truth: Rigid {
                 run_ms,

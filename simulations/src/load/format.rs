@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use super::{Limits, Loaded, dlrm, genai, helios, pai, philly, philly_gavel, sacct, swf};
+use super::{
+    Limits, Loaded, berth_csv, dlrm, genai, helios, pai, philly, philly_gavel, sacct, swf,
+};
 use crate::input::{InputError, Source};
 
 /// How a workload is written.
@@ -27,6 +29,8 @@ pub enum Format {
     Swf,
     /// What `sacct -P` prints: see docs/workloads.md for the columns.
     Sacct,
+    /// Berth's own table of jobs, which `generate` writes.
+    BerthCsv,
 }
 
 impl Format {
@@ -64,5 +68,6 @@ pub fn load(
         Format::Genai => genai::load(source, limits),
         Format::Swf => swf::load(source, limits),
         Format::Sacct => sacct::load(source, limits),
+        Format::BerthCsv => berth_csv::load(source, limits),
     }
 }

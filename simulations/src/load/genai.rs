@@ -17,7 +17,7 @@ use crate::input::{Dialect, InputError, Source, Table};
 /// # Errors
 /// With file, line and column, for anything that is not as described above.
 pub fn load(source: Source, limits: &Limits) -> Result<Loaded, InputError> {
-    let name = source.stem();
+    let name = source.title();
     let mut table = Table::open(source, Dialect::CSV)?;
     let [created, status, duration, user, model] = [
         "gmt_create",

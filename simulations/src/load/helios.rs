@@ -20,7 +20,7 @@ pub fn load(source: Source, limits: &Limits) -> Result<Loaded, InputError> {
 
 /// Reads such a list of any origin.
 pub(super) fn flat(source: Source, limits: &Limits) -> Result<Loaded, InputError> {
-    let name = source.stem();
+    let name = source.title();
     let mut table = Table::open(source, Dialect::CSV)?;
     let id = table.column("job_id")?;
     let arrival = table.column("arrival_s")?;
@@ -35,6 +35,7 @@ pub(super) fn flat(source: Source, limits: &Limits) -> Result<Loaded, InputError
             queue: "default".into(),
             workers: limits.workers(row.count(&gpus, MAX_GPUS)?),
             node_labels: Vec::new(),
+            family: String::new(),
             expected_ms: 0,
             truth: Rigid {
                 run_ms: row.seconds(&duration)?,

@@ -16,7 +16,7 @@ use crate::input::{Column, Dialect, InputError, Row, Source, Table};
 /// # Errors
 /// With file, line and column, for anything that is not as described above.
 pub fn load(source: Source, limits: &Limits) -> Result<Loaded, InputError> {
-    let name = source.stem();
+    let name = source.title();
     let mut table = Table::open(source, Dialect::CSV)?;
     let recovered = table.optional_column("duration_s").is_some();
     let names = if recovered {
@@ -42,6 +42,7 @@ pub fn load(source: Source, limits: &Limits) -> Result<Loaded, InputError> {
                 .collect(),
             queue,
             workers: limits.workers(row.count(&gpus, MAX_GPUS)?),
+            family: String::new(),
             expected_ms: 0,
             truth: Rigid {
                 run_ms: row.seconds(&duration)?,

@@ -73,6 +73,7 @@ fn read(
             queue: name.clone(),
             workers: limits.workers(row.count(&gpus, MAX_GPUS)?),
             node_labels: confined.then(|| ("vc", name.clone())).into_iter().collect(),
+            family: family.to_owned(),
             expected_ms: 0,
             truth: Rigid {
                 run_ms: (seconds * 1000.0).round() as u64,

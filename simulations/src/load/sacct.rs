@@ -37,7 +37,7 @@ struct Columns {
 /// # Errors
 /// With file, line and column, for anything that is not as described above.
 pub fn load(source: Source, limits: &Limits) -> Result<Loaded, InputError> {
-    let name = source.stem();
+    let name = source.title();
     let mut table = Table::open(source, Dialect::BARS)?;
     let columns = Columns::of(&table)?;
     let mut builder = Builder::new(limits);
@@ -133,6 +133,7 @@ impl Columns {
             queue: or_unknown(queue.split(',').next().unwrap_or_default()),
             workers,
             node_labels: Vec::new(),
+            family: String::new(),
             expected_ms: self.limit_ms(row)?,
             truth: Rigid {
                 run_ms: (end_s - start_s) * 1000,

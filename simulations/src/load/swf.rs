@@ -42,7 +42,7 @@ const LARGEST: f64 = 1e12;
 /// # Errors
 /// With file, line and field, for anything that is not as described above.
 pub fn load(source: Source, limits: &Limits) -> Result<Loaded, InputError> {
-    let name = source.stem();
+    let name = source.title();
     let (file, bytes) = source.into_reader();
     let mut reader = BufReader::new(bytes);
     let mut builder = Builder::new(limits);
@@ -188,6 +188,7 @@ impl Fields {
             queue: id("queue", 14),
             workers: limits.processors(processors as u32),
             node_labels: Vec::new(),
+            family: String::new(),
             expected_ms: self.ms(8)?.unwrap_or(0),
             truth: Rigid { run_ms, end },
         };

@@ -25,6 +25,7 @@ mod engine;
 mod faults;
 mod figures;
 mod fragmentation;
+pub mod generate;
 mod lane;
 mod outcome;
 mod rigid;
