@@ -12,6 +12,7 @@ pub mod apply;
 pub mod check;
 pub mod codec;
 pub mod command;
+pub mod goodput;
 pub mod insight;
 pub mod planner;
 pub mod policy;
