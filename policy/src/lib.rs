@@ -7,18 +7,21 @@
 //!
 //! Start reading at [`fifo`], the shortest one; [`registry`] finds them by name. Each policy is one file with its
 //! source and its deviations. What several share: [`options`] (settings behind a name), [`duration`] (how long jobs run,
-//! as far as is known), [`history`] (predictions from jobs that ended), [`preempt`] (evictions by rank) and [`soft`]
+//! as far as is known), [`history`] (predictions from jobs that ended), [`preempt`] (evictions by rank), [`fleet`] (shares for all jobs at
+//! once) and [`soft`]
 //! (rules around any policy that price evictions).
 
 pub mod best_fit;
 pub mod duration;
 pub mod fifo;
+pub mod fleet;
 pub mod history;
 pub mod las;
 pub mod options;
 pub mod preempt;
 pub mod qssf;
 pub mod registry;
+pub mod sia;
 pub mod sjf;
 pub mod soft;
 pub mod srtf;
@@ -29,6 +32,7 @@ pub use las::Las;
 pub use options::NameError;
 pub use qssf::Qssf;
 pub use registry::{NAMES, by_name};
+pub use sia::Sia;
 pub use sjf::Sjf;
 pub use soft::Soft;
 pub use srtf::Srtf;

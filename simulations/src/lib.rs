@@ -17,3 +17,4 @@ pub mod input;
 pub mod load;
 pub mod output;
 pub mod report;
+pub mod reproduce;

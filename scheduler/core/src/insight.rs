@@ -22,6 +22,10 @@ pub struct Insight {
     pub restart_ms: u64,
     /// Most workers worth trying next; 0 if nothing says so.
     pub max_workers: u32,
+    /// Starts beyond the first that cost `restart_ms`.
+    pub restarts: u32,
+    /// True while its newest attempt starts, or loads what an earlier one saved, and makes no progress yet.
+    pub starting: bool,
 }
 
 /// A prediction with its uncertainty.
@@ -36,7 +40,7 @@ pub struct Prediction {
 /// A shape that a job could run in: so many workers, all on GPUs of one model, over so many nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Configuration<'a> {
-    /// GPU model, as nodes report it.
+    /// GPU model, as nodes report it; empty for any, whoever does not tell them apart.
     pub gpu_model: &'a str,
     /// Nodes that it spans.
     pub nodes: u32,

@@ -17,6 +17,8 @@ pub mod pai;
 pub mod philly;
 pub mod philly_gavel;
 pub mod sacct;
+pub mod sia;
+pub mod sia_profiles;
 pub mod swf;
 
 pub use builder::{Builder, Loaded, Origin, Recorded};

@@ -35,8 +35,8 @@ pub(super) fn minimise<const N: usize>(
     bounds: &Bounds<N>,
     tolerance: f64,
 ) -> [f64; N] {
-    for i in 0..N {
-        x[i] = x[i].max(bounds.low[i]).min(bounds.high[i]);
+    for (x, (low, high)) in x.iter_mut().zip(bounds.low.iter().zip(&bounds.high)) {
+        *x = x.max(*low).min(*high);
     }
     let mut memory = Memory::<N>::default();
     let mut at = f(&x);

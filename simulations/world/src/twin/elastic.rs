@@ -116,6 +116,7 @@ impl Model for ElasticModel {
                 speed: Some(Arc::<Elastic>::clone(elastic)),
                 restart_ms: elastic.overhead.restart_ms,
                 max_workers: most,
+                ..Insight::default()
             })
         });
         Box::new(ElasticJob {

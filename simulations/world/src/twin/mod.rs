@@ -17,6 +17,7 @@
 //!
 //! Start reading at [`behaviour`] (the seam between the engine and what jobs do), then `engine`.
 
+pub mod adaptive;
 pub mod behaviour;
 mod checks;
 mod cluster;

@@ -1,0 +1,3 @@
+//! Published and measured results beside what the twin gives.
+
+pub mod sia;
