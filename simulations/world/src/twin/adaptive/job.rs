@@ -277,6 +277,7 @@ impl Behaviour for AdaptiveJob {
     fn on_stop(&mut self, now_ms: u64, why: Stop) -> Spent {
         self.running = false;
         if why == Stop::NodeLost {
+            self.place = None;
             self.progress = self.job.application.begins(self.epoch);
             self.spent.useful_ms -= self.epoch_ms;
             self.spent.lost_ms += self.epoch_ms;

@@ -72,8 +72,8 @@ fn begin(adaptive: Adaptive) -> Box<dyn Behaviour> {
     model.begin(&job)
 }
 
-fn held(nodes: &[(u64, u32)]) -> Held {
-    let node = |&(node, gpus): &(u64, u32)| HeldNode {
+fn held(nodes: &[(u32, u32)]) -> Held {
+    let node = |&(node, gpus): &(u32, u32)| HeldNode {
         node: NodeId(node),
         gpu_model: "t4".into(),
         speed: 1.0,
