@@ -4,6 +4,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::compare::CompareOptions;
 use crate::describe::DescribeOptions;
+use crate::experiment::replay::ReplayOptions;
 use crate::experiment::run::RunOptions;
 use crate::generate::GenerateOptions;
 
@@ -29,6 +30,8 @@ pub enum Command {
     ///
     /// Exit codes: 0 if every run came to its end, 1 if one did not, 130 after Ctrl-C (the report has what is finished).
     Compare(CompareOptions),
+    /// Replay a cluster's own history under another policy or on another cluster.
+    Replay(ReplayOptions),
     /// Tell what a workload is like.
     Describe(DescribeOptions),
     /// Make up a workload that is like a published one.

@@ -23,6 +23,7 @@ fn command(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Chaos(options) => run_chaos(&options),
         Command::Run(options) => done(experiment::run::run(&options)),
+        Command::Replay(options) => done(experiment::replay::run(&options)),
         Command::Compare(options) => compare::run(&options),
         Command::Describe(options) => done(describe::run(&options)),
         Command::Generate(options) => done(generate::run(&options)),

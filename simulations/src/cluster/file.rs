@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use berth_types::{GpuInfo, MILLI, NodeSpec};
-use berth_world::twin::{Cluster, GpuModel};
+use berth_world::twin::{Cluster, Faults, GpuModel, NodeFaults};
 
 use super::listing::Listing;
 use super::section::{Document, Section};
@@ -18,6 +18,8 @@ const MAX_BYTES: u64 = 1 << 20;
 const MAX_NODES: u64 = 1_000_000;
 /// Most GPUs of a node, as Berth accepts them.
 const MAX_GPUS: u64 = 256;
+/// A node that was denied is asked for again after so long.
+const DENIED_RETRY_MS: u64 = 60_000;
 /// Most CPUs of a node.
 const MAX_CPUS: f64 = 100_000.0;
 
@@ -101,6 +103,25 @@ impl ClusterFile {
         }
         built.check(&Place::file(&file), nothing)?;
         Ok(built)
+    }
+
+    /// What goes wrong with its nodes: those of pools that fail, with their repair and boot.
+    pub fn faults(&self) -> Faults {
+        let mut faults = Faults::default();
+        for pool in self.pools.iter().filter(|pool| pool.mtbf_ms > 0) {
+            let of_pool = NodeFaults {
+                fails_every_ms: pool.mtbf_ms,
+                repair_ms: pool.repair_ms,
+                boot_ms: pool.boot_delay_ms,
+                denied_per_mille: (pool.boot_denied * 1_000.0).round() as u32,
+                retry_ms: DENIED_RETRY_MS,
+                ..NodeFaults::default()
+            };
+            let nodes = &self.cluster.nodes[pool.nodes.clone()];
+            let named = nodes.iter().map(|node| (node.name.clone(), of_pool));
+            faults.by_node.extend(named);
+        }
+        faults
     }
 
     fn add_pool(

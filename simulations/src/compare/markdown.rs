@@ -82,11 +82,13 @@ impl Report<'_> {
         )?;
         writeln!(
             out,
-            "Means over seeds with 95 % confidence intervals (Student's t); without ± all seeds agree.\n"
+            "Means over seeds with 95 % confidence intervals (Student's t); without ± all seeds agree."
         )?;
+        writeln!(out)?;
         for note in &self.workload.notes {
             writeln!(out, "- {note}")?;
         }
+        writeln!(out)?;
         let wanted = self.policies.len() as u64 * self.seeds;
         if (self.finished.len() as u64) < wanted {
             let finished = self.finished.len();

@@ -4,6 +4,7 @@
 //! [`report`] says what came out of it. Comparisons of several policies are made of the same parts.
 
 pub mod measure;
+pub mod replay;
 pub mod report;
 pub mod run;
 pub mod timed;

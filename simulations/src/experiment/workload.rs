@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::ensure;
-use berth_world::twin::{Cluster, Foresight, Rounds, Setting, Trace};
+use anyhow::{bail, ensure};
+use berth_world::twin::{Cluster, Faults, Foresight, Rounds, Setting, Trace};
 use clap::{Args, ValueEnum};
 
 use crate::cluster;
@@ -25,8 +25,9 @@ pub struct WorkloadOptions {
     #[arg(long, value_enum)]
     pub format: Format,
     /// A cluster file, or the name of a published cluster: sia-het64, sia-hom64-t4, openb, venus, philly-vc, lingjun.
+    /// The format berth has its own nodes if none is named.
     #[arg(long, value_name = "FILE-OR-NAME")]
-    pub cluster: String,
+    pub cluster: Option<String>,
     /// Arrivals come this many times as fast.
     #[arg(long, value_name = "FACTOR", default_value_t = 1.0)]
     pub load: f64,
@@ -84,7 +85,7 @@ impl Workload {
             "--load {}: arrivals cannot come that many times as fast; hint: a number above 0, such as 1.5",
             options.load
         );
-        let cluster = cluster::open(&options.cluster)?.cluster;
+        let (cluster, faults) = open_cluster(options)?;
         let mut limits = Limits::of(&cluster);
         limits.skip_oversized = options.skip_oversized;
         let extras = Extras {
@@ -102,6 +103,7 @@ impl Workload {
         let trace = scaled(loaded.trace, options.load, options.first);
         let mut workload = Self::of(cluster, trace);
         workload.notes = notes;
+        workload.setting.faults = faults;
         workload.packing = extras.arrivals.is_some();
         if let Some(round) = options.round.or(options.format.round()) {
             let ms = u64::try_from(round.as_millis()).unwrap_or(u64::MAX);
@@ -122,6 +124,24 @@ impl Workload {
             packing: false,
             notes: Vec::new(),
         }
+    }
+}
+
+/// The cluster that is named, or the backup's own.
+fn open_cluster(options: &WorkloadOptions) -> anyhow::Result<(Cluster, Faults)> {
+    match &options.cluster {
+        Some(named) => {
+            let file = cluster::open(named)?;
+            let faults = file.faults();
+            Ok((file.cluster, faults))
+        }
+        None if options.format == Format::Berth => {
+            Ok((load::berth::cluster(&options.trace)?, Faults::default()))
+        }
+        None => bail!(
+            "--cluster is missing; hint: a cluster file, or one of {}",
+            cluster::NAMES.join(", ")
+        ),
     }
 }
 

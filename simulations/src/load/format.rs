@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use super::{
-    Limits, Loaded, berth_csv, dlrm, genai, helios, pai, philly, philly_gavel, sacct, swf,
+    Limits, Loaded, berth, berth_csv, dlrm, genai, helios, pai, philly, philly_gavel, sacct, swf,
 };
 use crate::input::{InputError, Source};
 
@@ -29,6 +29,8 @@ pub enum Format {
     Swf,
     /// What `sacct -P` prints: see docs/workloads.md for the columns.
     Sacct,
+    /// The finished jobs in a file that `berth backup` made.
+    Berth,
     /// Berth's own table of jobs, which `generate` writes.
     BerthCsv,
 }
@@ -68,6 +70,7 @@ pub fn load(
         Format::Genai => genai::load(source, limits),
         Format::Swf => swf::load(source, limits),
         Format::Sacct => sacct::load(source, limits),
+        Format::Berth => berth::load(source.path(), limits),
         Format::BerthCsv => berth_csv::load(source, limits),
     }
 }

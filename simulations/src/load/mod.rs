@@ -9,6 +9,7 @@ mod date;
 mod format;
 mod limits;
 
+pub mod berth;
 pub mod berth_csv;
 pub mod dlrm;
 pub mod genai;
