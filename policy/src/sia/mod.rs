@@ -16,7 +16,8 @@
 mod assign;
 mod rows;
 
-use berth_core::policy::{Backfill, Policy, Proposal, ProposedBundle, View};
+use berth_core::policy::{Action, Backfill, Policy, Proposal, ProposedBundle, View};
+use berth_types::JobId;
 use rand_chacha::ChaCha8Rng;
 
 use crate::fleet::{Fleet, Share, exchange, seat};
@@ -84,6 +85,14 @@ impl Sia {
         }
         self.last_ms = Some(now_ms);
         true
+    }
+}
+
+fn wait(job: JobId) -> ProposedBundle {
+    ProposedBundle {
+        actions: vec![Action::Wait(job)],
+        score: 0.0,
+        reason: "others make more of the GPUs".to_owned(),
     }
 }
 
