@@ -15,6 +15,7 @@ pub mod best_fit;
 pub mod duration;
 pub mod fifo;
 pub mod fleet;
+pub mod gavel;
 pub mod history;
 pub mod las;
 pub mod options;
@@ -28,6 +29,7 @@ pub mod srtf;
 
 pub use best_fit::BestFit;
 pub use fifo::Fifo;
+pub use gavel::Gavel;
 pub use las::Las;
 pub use options::NameError;
 pub use qssf::Qssf;

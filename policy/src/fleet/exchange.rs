@@ -48,6 +48,32 @@ pub fn exchange(
     bundles.map(bundle).collect()
 }
 
+/// What is left: jobs without a seat wait, and say why; those that do not fit any kind, and those of other shapes, are the
+/// planner's to place, and so is to say why they wait.
+pub fn rest(
+    fleet: &Fleet<'_>,
+    seats: &BTreeMap<JobId, Seated>,
+    fits: impl Fn(usize) -> bool,
+    reason: &str,
+) -> Vec<ProposedBundle> {
+    let jobs = fleet
+        .jobs
+        .iter()
+        .enumerate()
+        .filter(|(_, job)| job.held.is_none());
+    let seatless = jobs.filter(|(_, job)| !seats.contains_key(&job.job.id));
+    let left = seatless.map(|(index, job)| match fits(index) {
+        true => ProposedBundle {
+            actions: vec![Action::Wait(job.job.id)],
+            score: 0.0,
+            reason: reason.to_owned(),
+        },
+        false => ProposedBundle::start(job.job.id),
+    });
+    let others = fleet.others.iter().map(|job| ProposedBundle::start(*job));
+    left.chain(others).collect()
+}
+
 type Change<'f, 'a> = (&'f Managed<'a>, Option<&'f Seated>);
 
 /// Jobs whose seat is not what they hold.

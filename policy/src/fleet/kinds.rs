@@ -39,7 +39,7 @@ pub struct Managed<'a> {
     pub bounds: (u32, u32),
     /// What it holds now: index of the kind, and GPUs by node.
     pub held: Option<Held>,
-    /// True if it must stay as it is: it just starts, stops, or waits for its reserved place.
+    /// True if it must stay as it is: it is being launched or stopped, waits for its reserved place, or backs off.
     pub pinned: bool,
 }
 
@@ -210,7 +210,6 @@ fn managed<'a>(
     };
     let insight = view.insights.get(&job.id);
     let pinned = view.state.reservations.contains_key(&job.id)
-        || insight.is_some_and(|insight| insight.starting)
         || job.not_before_ms > view.now_ms
         || (job.attempt.as_ref())
             .is_some_and(|attempt| !matches!(attempt.phase, AttemptPhase::Running));

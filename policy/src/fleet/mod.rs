@@ -9,6 +9,6 @@ mod exchange;
 mod kinds;
 mod seating;
 
-pub use exchange::exchange;
+pub use exchange::{exchange, rest};
 pub use kinds::{Fleet, Kind, Managed};
-pub use seating::{Seated, Share, seat};
+pub use seating::{Order, Seated, Share, seat};

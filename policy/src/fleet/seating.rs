@@ -18,6 +18,15 @@ pub struct Share {
     pub gpus: u32,
 }
 
+/// How seats are found for jobs that do not stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// On as few nodes as possible, where the fewest others have to move.
+    Packed,
+    /// The first free GPUs in the order of nodes.
+    ByNode,
+}
+
 /// Where a job is to sit: GPUs, ascending by node and index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seated(pub Vec<(NodeId, u16)>);
@@ -40,7 +49,11 @@ impl Seated {
 }
 
 /// Seats for jobs with these shares, by job. Jobs that do not fit after all are left out.
-pub fn seat(fleet: &Fleet<'_>, shares: &[(usize, Share)]) -> BTreeMap<JobId, Seated> {
+pub fn seat(
+    fleet: &Fleet<'_>,
+    shares: &[(usize, Share)],
+    order_of: Order,
+) -> BTreeMap<JobId, Seated> {
     let mut seated = BTreeMap::new();
     for (index, kind) in fleet.kinds.iter().enumerate() {
         let mut room = Room::of(kind);
@@ -55,20 +68,17 @@ pub fn seat(fleet: &Fleet<'_>, shares: &[(usize, Share)]) -> BTreeMap<JobId, Sea
             }
         }
         // Pinned jobs first, as nothing can move them; then the larger, and of equal ones those that can stay.
-        order.sort_by_key(|(job, gpus)| {
-            (
-                !job.pinned,
-                std::cmp::Reverse(*gpus),
-                !keeps(job, *gpus),
-                job.job.id,
-            )
-        });
+        order
+            .sort_by_key(|(job, gpus)| (!job.pinned, std::cmp::Reverse(*gpus), !keeps(job, *gpus)));
         for (job, gpus) in order {
             let stays = keeps(job, gpus) && room.still_there(job);
             room.disclaim(job);
             let found = match stays {
                 true => job.held.as_ref().map(|held| held.gpus.clone()),
-                false => room.find(kind, gpus),
+                false => match order_of {
+                    Order::Packed => room.find(kind, gpus),
+                    Order::ByNode => room.first(gpus),
+                },
             };
             let Some(mut found) = found else {
                 continue;
@@ -124,6 +134,15 @@ impl Room {
                 free.remove(gpu);
             }
         }
+    }
+
+    fn first(&self, gpus: u32) -> Option<Vec<(NodeId, u16)>> {
+        let free = self
+            .free
+            .iter()
+            .flat_map(|(node, free)| free.iter().map(|gpu| (*node, *gpu)));
+        let found: Vec<(NodeId, u16)> = free.take(gpus as usize).collect();
+        (found.len() == gpus as usize).then_some(found)
     }
 
     fn find(&self, kind: &Kind, gpus: u32) -> Option<Vec<(NodeId, u16)>> {

@@ -16,11 +16,10 @@
 mod assign;
 mod rows;
 
-use berth_core::policy::{Action, Backfill, Policy, Proposal, ProposedBundle, View};
-use berth_types::JobId;
+use berth_core::policy::{Backfill, Policy, Proposal, View};
 use rand_chacha::ChaCha8Rng;
 
-use crate::fleet::{Fleet, Share, exchange, seat};
+use crate::fleet::{Fleet, Order, Share, exchange, rest, seat};
 use crate::options::{NameError, Options};
 use assign::{Candidate, assign};
 use rows::Rows;
@@ -45,6 +44,9 @@ impl Default for SiaConfig {
         }
     }
 }
+
+/// Why a job waits that gets nothing.
+const WAITS: &str = "others make more of the GPUs";
 
 /// Costs are in hundredths, as the paper's simulator rounds them.
 const HUNDREDTHS: f64 = 100.0;
@@ -88,14 +90,6 @@ impl Sia {
     }
 }
 
-fn wait(job: JobId) -> ProposedBundle {
-    ProposedBundle {
-        actions: vec![Action::Wait(job)],
-        score: 0.0,
-        reason: "others make more of the GPUs".to_owned(),
-    }
-}
-
 impl Policy for Sia {
     fn name(&self) -> &str {
         "sia"
@@ -109,7 +103,12 @@ impl Policy for Sia {
         if !self.is_due(view.now_ms) {
             return proposal;
         }
-        let fleet = Fleet::of(view);
+        let mut fleet = Fleet::of(view);
+        // What has just been moved is given the time to begin.
+        for job in &mut fleet.jobs {
+            job.pinned |= job.insight.is_some_and(|insight| insight.starting);
+        }
+        let fleet = fleet;
         self.rows.retain(&fleet);
         let mut capacity: Vec<u32> = fleet.kinds.iter().map(|kind| kind.gpus()).collect();
         let mut shares: Vec<(usize, Share)> = Vec::with_capacity(fleet.jobs.len());
@@ -124,12 +123,9 @@ impl Policy for Sia {
                 (false, _) => free.push(index),
             }
         }
-        let candidates: Vec<Vec<Candidate>> = (free.iter())
-            .map(|&index| {
-                self.rows
-                    .candidates(&fleet, index, view.now_ms, &self.config)
-            })
-            .collect();
+        let rows = free.iter();
+        let rows = rows.map(|&job| self.rows.candidates(&fleet, job, view.now_ms, &self.config));
+        let candidates: Vec<Vec<Candidate>> = rows.collect();
         let chosen = assign(&candidates, &capacity);
         for ((index, candidates), chosen) in free.iter().zip(&candidates).zip(&chosen) {
             if let Some(chosen) = chosen {
@@ -137,11 +133,14 @@ impl Policy for Sia {
                 shares.push((*index, Share { kind, gpus }));
             }
         }
-        let seats = seat(&fleet, &shares);
+        let seats = seat(&fleet, &shares, Order::Packed);
         proposal.bundles = exchange(&fleet, &seats, |_| String::new());
-        proposal
-            .bundles
-            .extend(fleet.others.iter().map(|job| ProposedBundle::start(*job)));
+        let empty: Vec<usize> = (free.iter().zip(&candidates))
+            .filter(|(_, candidates)| candidates.is_empty())
+            .map(|(index, _)| *index)
+            .collect();
+        let fits = |index: usize| !empty.contains(&index);
+        proposal.bundles.extend(rest(&fleet, &seats, fits, WAITS));
         proposal
     }
 }

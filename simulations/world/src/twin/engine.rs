@@ -319,6 +319,8 @@ impl<'a> Run<'a> {
         }
         let ledger = Ledger::of(attempt.milligpu, &spent);
         entry.outcome.ledger.add(&ledger);
+        let was_free = entry.outcome.restarts > 0 && spent.restart_ms == 0;
+        entry.outcome.free_restarts += u32::from(was_free);
         self.ledger.add(&ledger);
         entry.outcome.placed_ms += ended_ms - attempt.since_ms;
         if self.setting.timeline {

@@ -68,6 +68,8 @@ pub struct JobOutcome {
     pub placed_ms: u64,
     /// Attempts beyond the first.
     pub restarts: u32,
+    /// Those of them that cost nothing before work went on.
+    pub free_restarts: u32,
     /// GPU models that it used, in the order of first use.
     pub gpu_models: Vec<Arc<str>>,
     /// Its requests, if it is a service.
