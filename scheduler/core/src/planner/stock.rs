@@ -25,12 +25,21 @@ const MAX_REQUESTS: usize = 4_096;
 /// How nodes are arranged, whatever is free on them.
 #[derive(Debug, Default)]
 pub(super) struct Layout {
-    /// By seat: class, rack, and index of the first GPU.
-    places: Vec<(u32, Option<u32>, u32)>,
+    /// By seat.
+    places: Vec<Place>,
     /// By class: a seat of it, and its links.
     classes: Vec<(u32, Arc<Links>)>,
     /// By rack: a seat in it.
     racks: Vec<u32>,
+}
+
+/// What of a seat does not change. Kept here, so that a round need not touch the records of nodes that did not change.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    class: u32,
+    rack: Option<u32>,
+    first_gpu: u32,
+    gpu_count: u16,
 }
 
 impl Layout {
@@ -51,8 +60,14 @@ impl Layout {
                     u32::try_from(layout.racks.len() - 1).unwrap_or(u32::MAX)
                 })
             });
-            layout.places.push((class, rack, first_gpu));
-            first_gpu += u32::from(gpu_count(spec));
+            let gpu_count = u16::try_from(spec.gpus.len()).unwrap_or(u16::MAX);
+            layout.places.push(Place {
+                class,
+                rack,
+                first_gpu,
+                gpu_count,
+            });
+            first_gpu += u32::from(gpu_count);
         }
         layout
     }
@@ -63,12 +78,12 @@ impl Layout {
 
     pub(super) fn seats<'a>(&self, nodes: &[&'a Node]) -> Vec<Seat<'a>> {
         let seats = nodes.iter().zip(&self.places);
-        let seats = seats.map(|(node, &(class, rack, first_gpu))| Seat {
+        let seats = seats.map(|(node, place)| Seat {
             node,
-            class,
-            rack,
-            first_gpu,
-            gpu_count: gpu_count(&node.spec),
+            class: place.class,
+            rack: place.rack,
+            first_gpu: place.first_gpu,
+            gpu_count: place.gpu_count,
             ports_left: 0,
             closed: false,
         });
@@ -88,10 +103,6 @@ impl Layout {
             .map(|&seat| nodes[seat as usize].spec.rack.as_str())
             .collect()
     }
-}
-
-fn gpu_count(spec: &NodeSpec) -> u16 {
-    u16::try_from(spec.gpus.len()).unwrap_or(u16::MAX)
 }
 
 /// A node in service, as it was when it was looked at last.
@@ -157,10 +168,14 @@ impl Stock {
     /// The nodes in service, if they are those that were seen; those whose records differ are added to `changed`.
     fn compare<'a>(&mut self, state: &'a State, changed: &mut Vec<u32>) -> Option<Vec<&'a Node>> {
         let mut nodes: Vec<&Node> = Vec::with_capacity(self.seen.len());
-        for node in state.nodes.values().filter(|node| node.is_schedulable()) {
+        for node in state.nodes.values() {
             let index = nodes.len();
-            let seen = self.seen.get_mut(index)?;
-            if seen.node.as_ptr() != Arc::as_ptr(node) {
+            let is_same = |seen: &Seen| seen.node.as_ptr() == Arc::as_ptr(node);
+            if !self.seen.get(index).is_some_and(is_same) {
+                if !node.is_schedulable() {
+                    continue;
+                }
+                let seen = self.seen.get_mut(index)?;
                 if seen.id != node.id || !Arc::ptr_eq(&seen.spec, &node.spec) {
                     return None;
                 }
