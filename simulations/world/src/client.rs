@@ -120,6 +120,8 @@ pub(crate) struct Client {
     pub(crate) think_ms: u64,
     /// An operator makes changes only.
     pub(crate) operator: bool,
+    /// Submits what it has at once, one job each time it acts, and does nothing else.
+    pub(crate) prompt: bool,
 }
 
 impl Client {

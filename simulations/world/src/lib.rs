@@ -35,6 +35,7 @@ pub use disk::DiskSpeed;
 pub use network::{NetworkCounts, NetworkRates};
 pub use options::{FaultKind, Options};
 pub use report::{JobCounts, SeedReport, Violation};
+pub use world::{FullLane, Latency, full_lane};
 
 /// Makes the policy that a master uses; the number is drawn by the seed, to choose among those offered.
 pub type PolicyMaker<'p> = &'p dyn Fn(u64) -> Box<dyn Policy>;

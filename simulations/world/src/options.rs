@@ -121,6 +121,27 @@ pub struct PolicyRates {
     pub garbage_per_mille: u32,
 }
 
+/// How long things take on one machine: longest times, in milliseconds; what is drawn lies below.
+#[derive(Clone, Copy, Debug)]
+pub struct LocalDelays {
+    /// Shortest and longest preparation of a task.
+    pub prepare_ms: (u64, u64),
+    /// From agent to keeper.
+    pub order_ms: u64,
+    /// From keeper to agent.
+    pub answer_ms: u64,
+}
+
+impl Default for LocalDelays {
+    fn default() -> Self {
+        Self {
+            prepare_ms: (1, 20),
+            order_ms: 3,
+            answer_ms: 3,
+        }
+    }
+}
+
 /// Everything that one seed decides before the first event.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -148,6 +169,8 @@ pub struct Options {
     pub network: NetworkRates,
     /// The disks.
     pub disk: DiskSpeed,
+    /// Inside machines.
+    pub local: LocalDelays,
     /// The policy.
     pub policy: PolicyRates,
     /// Which of the policies offered plans.
@@ -179,6 +202,7 @@ impl Options {
             encode_peers: dice.chance(300),
             network: network(&mut dice, calm),
             disk: disk(&mut dice, calm),
+            local: LocalDelays::default(),
             policy: policy(&mut dice, calm),
             policy_choice: dice.bits(),
             faults: if calm {

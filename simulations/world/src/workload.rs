@@ -38,6 +38,8 @@ pub(crate) struct Behaviour {
     pub(crate) ending: Ending,
     /// Goes on when asked to stop, until it is killed.
     pub(crate) ignores_stop: bool,
+    /// Longest time until it stops otherwise.
+    pub(crate) stops_within_ms: u64,
     /// How often rank 0 saves a checkpoint.
     pub(crate) checkpoint_ms: Option<u64>,
     /// How often rank 0 reports progress.
@@ -207,6 +209,7 @@ fn draw_behaviour(dice: &mut Dice) -> Behaviour {
         run_ms: dice.between(1, longest),
         ending,
         ignores_stop: dice.chance(200),
+        stops_within_ms: 100,
         checkpoint_ms: often(dice),
         progress_ms: often(dice),
         damaged_per_mille: if dice.chance(200) { 300 } else { 0 },

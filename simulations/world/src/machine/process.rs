@@ -90,7 +90,10 @@ impl Process {
             StopSignal::Term if self.behaviour.ignores_stop || self.dying => return false,
             StopSignal::Term => {
                 let code = if dice.chance(200) { 0 } else { TERMINATED };
-                (now_ms + dice.between(0, 100), code)
+                (
+                    now_ms + dice.between(0, self.behaviour.stops_within_ms),
+                    code,
+                )
             }
         };
         if self.ends_ms.is_some_and(|ends| ends <= end) {

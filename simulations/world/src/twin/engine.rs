@@ -95,6 +95,11 @@ pub enum TwinError {
         /// What it did.
         what: String,
     },
+    /// The full lane cannot run this.
+    #[error(
+        "the full lane runs rigid jobs on whole nodes, planned on events at once, without costs and faults; {0}"
+    )]
+    FullLane(String),
     /// An invariant is broken.
     #[error("at {at_ms} ms {what}")]
     Broken {

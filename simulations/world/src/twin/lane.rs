@@ -8,7 +8,7 @@ use berth_core::state::State;
 use berth_types::{JobId, JobSpec, NodeId, NodeSpec, TaskExit, TaskInventory, TaskKey, TaskPhase};
 
 use super::TwinError;
-use crate::Digest;
+use super::deeds::Deeds;
 
 /// Ports that a node leases if its description does not say: gangs need one.
 const PORTS: (u16, u16) = (20_000, 40_000);
@@ -21,7 +21,7 @@ pub(super) struct Lane {
     pub(super) state: State,
     index: u64,
     plan: u64,
-    hash: Digest,
+    deeds: Deeds,
 }
 
 impl Lane {
@@ -44,8 +44,7 @@ impl Lane {
             commands,
         };
         for command in &entry.commands {
-            self.hash.word(now_ms);
-            digest(command, &mut self.hash);
+            self.deeds.on_command(now_ms, command);
         }
         self.index += 1;
         let applied = apply(&mut self.state, self.index, &entry);
@@ -65,9 +64,9 @@ impl Lane {
         Ok(applied)
     }
 
-    /// Hash of all commands so far.
-    pub(super) fn hash(&self) -> u64 {
-        self.hash.value()
+    /// Hash of all that was done so far.
+    pub(super) fn hash(&mut self) -> u64 {
+        self.deeds.hash()
     }
 
     pub(super) fn apply_plan(&mut self, bundles: Vec<Bundle>) -> Command {
@@ -133,7 +132,7 @@ pub(super) fn submit(number: u64, spec: &Arc<JobSpec>, now_ms: u64) -> Command {
 }
 
 /// What a node offers, with what a recorded cluster does not tell filled in.
-pub(super) fn offer(spec: &NodeSpec) -> Arc<NodeSpec> {
+pub(crate) fn offer(spec: &NodeSpec) -> Arc<NodeSpec> {
     let mut spec = spec.clone();
     if spec.address.is_empty() {
         spec.address.clone_from(&spec.name);
@@ -154,81 +153,4 @@ pub(super) fn node_index(node: NodeId) -> usize {
     usize::try_from(node.0)
         .unwrap_or(usize::MAX)
         .wrapping_sub(1)
-}
-
-/// What tells commands apart, free text aside.
-fn digest(command: &Command, hash: &mut Digest) {
-    match command {
-        Command::SubmitJob { hash: payload, .. } => {
-            hash.word(1);
-            hash.word(*payload as u64);
-        }
-        Command::ApplyPlan { bundles, .. } => {
-            hash.word(2);
-            for bundle in bundles {
-                digest_bundle(bundle, hash);
-            }
-        }
-        Command::RecordTasks { node, tasks } => {
-            hash.word(3);
-            hash.word(u64::from(node.0));
-            for (key, said) in tasks {
-                for word in [key.job.0, u64::from(key.epoch.0), u64::from(key.rank.0)] {
-                    hash.word(word);
-                }
-                hash.word(match said {
-                    TaskInventory::Preparing => 0,
-                    TaskInventory::Running { .. } => 1,
-                    TaskInventory::Ended(exit) => 2 + u64::from(exit.code.unsigned_abs()),
-                });
-            }
-        }
-        Command::RegisterNode { spec, incarnation } => {
-            hash.word(4);
-            hash.word(Digest::of_bytes(spec.name.as_bytes()));
-            hash.word(*incarnation);
-        }
-        Command::RejectJob { job, .. } => {
-            hash.word(5);
-            hash.word(job.0);
-        }
-        Command::CancelJob { job, .. } => {
-            hash.word(6);
-            hash.word(job.0);
-        }
-        Command::ExpireAttempt { job, epoch } => {
-            hash.word(7);
-            hash.word(job.0);
-            hash.word(u64::from(epoch.0));
-        }
-        Command::MarkNodeLost { node, .. } => {
-            hash.word(8);
-            hash.word(u64::from(node.0));
-        }
-        Command::Bootstrap { .. }
-        | Command::FenceNode { .. }
-        | Command::SetDrain { .. }
-        | Command::RecordCheckpoint { .. }
-        | Command::RejectCheckpoint { .. }
-        | Command::RecordProgress { .. }
-        | Command::SetMaster { .. }
-        | Command::SetClusterVersion { .. } => hash.word(9),
-    }
-}
-
-fn digest_bundle(bundle: &Bundle, hash: &mut Digest) {
-    for eviction in &bundle.evictions {
-        hash.word(eviction.job.0);
-        hash.word(u64::from(eviction.epoch.0));
-    }
-    for start in &bundle.starts {
-        hash.word(start.job.0);
-        hash.word(u64::from(start.epoch.0) << 16 | u64::from(start.master_port));
-        for task in &start.placements {
-            hash.word(u64::from(task.node.0));
-            for share in &task.gpus {
-                hash.word(u64::from(share.gpu) << 32 | u64::from(share.milligpu));
-            }
-        }
-    }
 }

@@ -130,7 +130,7 @@ pub struct Outcome {
     /// Fragmentation: the share of free GPU time that a random job of the trace could not have used, see
     /// [`Point::stranded_milligpu`](super::Point); 0 if nothing was ever free.
     pub fragmentation: f64,
-    /// Hash of every command that changed the state, in order, with its time.
+    /// Hash of what was done: submissions, starts with their places, evictions, what became of tasks, each with its time.
     pub hash: u64,
 }
 

@@ -115,7 +115,8 @@ pub struct Overheads {
     pub by_family: BTreeMap<String, Overhead>,
 }
 
-/// What starts, restarts and checkpoints cost a rigid job. The default costs nothing and loses nothing.
+/// What starts, restarts and checkpoints cost a rigid job. The default costs nothing and loses nothing, since it saves
+/// all the time; [`NEVER_SAVES`](Self::NEVER_SAVES) begins anew after each eviction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Overhead {
     /// Before the first attempt makes progress.
@@ -129,6 +130,17 @@ pub struct Overhead {
     /// True if an eviction loses what was done since the last checkpoint; otherwise its notice suffices to save. A lost
     /// node always loses it.
     pub eviction_loses: bool,
+}
+
+impl Overhead {
+    /// A job that knows no checkpoints.
+    pub const NEVER_SAVES: Overhead = Overhead {
+        first_start_ms: 0,
+        restart_ms: 0,
+        checkpoint_every_ms: u64::MAX,
+        save_ms: 0,
+        eviction_loses: true,
+    };
 }
 
 impl Overheads {

@@ -100,7 +100,7 @@ impl Toil {
                 continue;
             }
             let cycles = match self.attempt.since_save_ms {
-                0 => time_ms / (every_ms + self.overhead.save_ms),
+                0 => time_ms / every_ms.saturating_add(self.overhead.save_ms),
                 _ => 0,
             };
             if cycles > 1 {

@@ -173,7 +173,8 @@ impl World<'_> {
             Effect::SaveMasters(learned) => self.machines[at.machine].learn(learned),
             Effect::Prepare { launch } => {
                 let result = self.prepare(&launch);
-                let delay = self.fates.machine.between(1, 20);
+                let (least, most) = self.options.local.prepare_ms;
+                let delay = self.fates.machine.between(least, most);
                 let key = launch.key;
                 self.agent_later(at, delay, Input::Prepared { key, result });
             }
@@ -245,7 +246,8 @@ impl World<'_> {
     fn order_keeper(&mut self, at: MachineBoot, effect: Effect) {
         let socket = self.machines[at.machine].agent_socket;
         let pipe = &mut self.machines[at.machine].pipe_ms;
-        let arrives = self.calendar.now_ms() + self.fates.machine.between(0, 3);
+        let arrives =
+            self.calendar.now_ms() + self.fates.machine.between(0, self.options.local.order_ms);
         *pipe = arrives.max(*pipe);
         let event = Event::KeeperActs {
             machine: at,

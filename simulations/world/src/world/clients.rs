@@ -30,6 +30,9 @@ impl World<'_> {
 
     /// The client does the next thing after a while.
     fn think(&mut self, number: usize) {
+        if self.clients[number].prompt {
+            return;
+        }
         let mut most = self.clients[number].think_ms;
         if self.healing.is_some() {
             most = most.min(200);
@@ -43,6 +46,10 @@ impl World<'_> {
             let operation = self.clients[number].operations.pop_front()?;
             let request = request_of(&operation);
             return Some((Purpose::Operate(operation), request));
+        }
+        if self.clients[number].prompt {
+            let planned = self.clients[number].queue.pop_front()?;
+            return Some(self.submission(number, planned));
         }
         let healed = self.healing.is_some();
         let submit = healed || self.fates.client.chance(500);

@@ -53,6 +53,10 @@ impl World<'_> {
         if now % COMPARE_MS < LOOK_MS {
             self.compare_states();
         }
+        if let Some(replay) = &self.replay {
+            self.done = replay.is_over(now, &self.newest.1);
+            return;
+        }
         if self.healing.is_none() && now >= self.options.safety_ms {
             self.heal();
         }

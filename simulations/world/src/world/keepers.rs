@@ -88,7 +88,7 @@ impl World<'_> {
 
     fn tell_agent(&mut self, machine: usize, input: Input) {
         let at = self.agent_of(machine);
-        let delay = self.fates.machine.between(0, 3);
+        let delay = (self.fates.machine).between(0, self.options.local.answer_ms);
         self.agent_later(at, delay, input);
     }
 

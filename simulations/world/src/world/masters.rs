@@ -135,6 +135,9 @@ impl World<'_> {
                 for entry in &batch.entries {
                     host.log.insert(entry.index, entry_digest(entry));
                 }
+                if let Some(replay) = self.replay.as_mut().filter(|_| number == 0) {
+                    replay.on_entries(&batch.entries);
+                }
             }
         }
         self.after_step(number);
@@ -339,6 +342,9 @@ impl World<'_> {
 
     fn append_history(&mut self, at: HostBoot, jobs: Vec<FinishedJob>) {
         let real = self.hosts[at.host].realm == Realm::Real;
+        if let Some(replay) = self.replay.as_mut().filter(|_| at.host == 0) {
+            replay.on_finished(&jobs);
+        }
         if real {
             for job in &jobs {
                 let verdict = self.checkers.finished.on_finished(job, &self.machines);

@@ -16,6 +16,7 @@ mod keepers;
 mod masters;
 mod nemesis;
 mod peers;
+mod replay;
 mod setup;
 mod streams;
 
@@ -41,6 +42,7 @@ use crate::workload::Workload;
 
 pub(crate) use event::{Event, HostBoot, PowerOn, Relief};
 use heal::Healing;
+pub use replay::{FullLane, Latency, full_lane};
 
 /// Virtual time 0 as a date: all clocks of the world count from here.
 pub(crate) const EPOCH_MS: u64 = 1_800_000_000_000;
@@ -98,6 +100,8 @@ pub(crate) struct World<'p> {
     pub(crate) members_changed: u64,
     /// Phase 2, once it has begun.
     pub(crate) healing: Option<Healing>,
+    /// A recorded workload is run, and nothing else.
+    pub(crate) replay: Option<replay::Replay>,
     /// The first broken promise.
     pub(crate) violation: Option<Violation>,
     /// The run is over.

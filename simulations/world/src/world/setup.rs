@@ -31,7 +31,29 @@ impl<'p> World<'p> {
             .map(|number| workload::draw_node(number, &mut plan))
             .collect();
         let load = Workload::draw(options.jobs, &nodes, &mut plan);
-        let mut world = World {
+        let mut world = World::empty(options, load, policies, verbose);
+        world.add_masters();
+        world.add_machines(nodes, &mut plan);
+        world.add_clients();
+        for (kind, pace_ms) in world.options.faults.clone() {
+            let first = world.fates.fault.between(1_000, 2 * pace_ms);
+            world
+                .calendar
+                .at(first + 3_000, Event::Strike { kind, pace_ms });
+        }
+        world.calendar.at(LOOK_MS, Event::Look);
+        world
+    }
+
+    /// A world with nobody in it.
+    pub(super) fn empty(
+        options: Options,
+        load: Workload,
+        policies: PolicyMaker<'p>,
+        verbose: bool,
+    ) -> Self {
+        let seed = options.seed;
+        World {
             calendar: Calendar::default(),
             log: Chronicle::new(verbose),
             fates: Fates {
@@ -57,26 +79,16 @@ impl<'p> World<'p> {
             replacing: None,
             members_changed: 0,
             healing: None,
+            replay: None,
             violation: None,
             done: false,
             load,
             policies,
             options,
-        };
-        world.add_masters();
-        world.add_machines(nodes, &mut plan);
-        world.add_clients();
-        for (kind, pace_ms) in world.options.faults.clone() {
-            let first = world.fates.fault.between(1_000, 2 * pace_ms);
-            world
-                .calendar
-                .at(first + 3_000, Event::Strike { kind, pace_ms });
         }
-        world.calendar.at(LOOK_MS, Event::Look);
-        world
     }
 
-    fn add_masters(&mut self) {
+    pub(super) fn add_masters(&mut self) {
         let count = self.options.masters;
         let masters: Vec<_> = (0..count)
             .map(|n| (master_id(n), Host::address(n)))

@@ -155,3 +155,42 @@ impl Policy for NewestFirst {
         proposal
     }
 }
+
+/// In order of priority; who does not fit takes the place of a less urgent job of the same size.
+pub(crate) struct Urgent;
+
+impl Policy for Urgent {
+    fn name(&self) -> &str {
+        "urgent"
+    }
+
+    fn propose(&mut self, view: &View, _rng: &mut ChaCha8Rng) -> Proposal {
+        let state = &view.state;
+        let size = |job: &JobId| state.jobs[job].spec.groups[0].resources.milligpu;
+        let mut victims: Vec<JobId> = state.active.iter().copied().collect();
+        let mut bundles = Vec::new();
+        for job in state.pending.iter().map(|key| key.job) {
+            if state.reservations.contains_key(&job) {
+                continue;
+            }
+            bundles.push(ProposedBundle::start(job));
+            let less = |victim: &JobId| {
+                state.jobs[victim].spec.priority < state.jobs[&job].spec.priority
+                    && size(victim) == size(&job)
+            };
+            if let Some(index) = victims.iter().position(less) {
+                let mut actions = vec![Action::Stop(victims.remove(index))];
+                actions.extend(ProposedBundle::start(job).actions);
+                bundles.push(ProposedBundle {
+                    actions,
+                    score: 0.0,
+                    reason: "more urgent".into(),
+                });
+            }
+        }
+        Proposal {
+            bundles,
+            backfill: Backfill::Greedy,
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 mod faults;
 mod lab;
+mod lanes;
 mod models;
 mod outset;
 mod queues;
