@@ -7,6 +7,7 @@ use crate::describe::DescribeOptions;
 use crate::experiment::replay::ReplayOptions;
 use crate::experiment::run::RunOptions;
 use crate::generate::GenerateOptions;
+use crate::reproduce::command::ReproduceOptions;
 
 /// Berth in virtual time: recorded or generated workloads under any policy, and faults of every kind.
 #[derive(Debug, Parser)]
@@ -32,6 +33,10 @@ pub enum Command {
     Compare(CompareOptions),
     /// Replay a cluster's own history under another policy or on another cluster.
     Replay(ReplayOptions),
+    /// Measure published results again and tell which of them hold.
+    ///
+    /// Exit codes: 0 if every band holds, 1 if one does not.
+    Reproduce(ReproduceOptions),
     /// Tell what a workload is like.
     Describe(DescribeOptions),
     /// Make up a workload that is like a published one.

@@ -110,7 +110,7 @@ pub fn run(options: &DescribeOptions) -> anyhow::Result<()> {
     limits.skip_oversized = options.skip_oversized;
     let extras = Extras {
         profiles: options.profiles.clone(),
-        arrivals: None,
+        ..Extras::default()
     };
     let source = Source::open(&options.trace)?;
     let loaded = load::load(options.format, source, &extras, &limits)?;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use berth_sim::cli::{Arguments, ChaosOptions, Command, Output};
-use berth_sim::{chaos, compare, describe, experiment, generate, report};
+use berth_sim::{chaos, compare, describe, experiment, generate, report, reproduce};
 
 fn main() -> ExitCode {
     match command(Arguments::parse().command) {
@@ -25,6 +25,7 @@ fn command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run(options) => done(experiment::run::run(&options)),
         Command::Replay(options) => done(experiment::replay::run(&options)),
         Command::Compare(options) => compare::run(&options),
+        Command::Reproduce(options) => reproduce::command::run(&options),
         Command::Describe(options) => done(describe::run(&options)),
         Command::Generate(options) => done(generate::run(&options)),
     }

@@ -18,6 +18,7 @@ use clap::Args;
 
 use crate::experiment::run::tell;
 use crate::experiment::{Workload, WorkloadOptions};
+use crate::load::Format;
 use crate::output::{self, Interrupt};
 use markdown::Report;
 use runs::{Run, RunFailed};
@@ -64,18 +65,29 @@ pub fn run(options: &CompareOptions) -> anyhow::Result<ExitCode> {
         "--report -: pictures lie beside the report; hint: name a file, such as report.md"
     );
     output::check_writable(&options.report)?;
-    let workload = Workload::open(&options.workload)?;
-    tell(&workload.notes)?;
+    let first = Workload::open(&options.workload, &policies[0])?;
+    tell(&first.notes)?;
+    // Only jobs of Sia's workloads are read differently for different policies.
+    let differ = options.workload.format == Format::Sia;
+    let mut workloads = vec![first];
+    for policy in &policies[1..] {
+        let next = match differ {
+            true => Workload::open(&options.workload, policy)?,
+            false => workloads[0].clone(),
+        };
+        workloads.push(next);
+    }
+    let workload = &workloads[0];
     let interrupt = Interrupt::listen();
     let wanted = runs::Plan {
-        workload: &workload,
+        workloads: &workloads,
         policies: &policies,
         seeds: options.seeds,
         threads: options.jobs,
     };
     let (finished, failed) = wanted.carry_out(&interrupt);
     let is_whole = finished.len() as u64 == policies.len() as u64 * options.seeds;
-    write_report(options, &policies, &workload, &finished, &failed)?;
+    write_report(options, &policies, workload, &finished, &failed)?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", markdown::table_for_people(&policies, &finished))?;
     writeln!(out, "report: {}", options.report.display())?;

@@ -21,8 +21,8 @@ const CURVE_POINTS: usize = 500;
 /// What to run.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan<'p> {
-    /// On what.
-    pub workload: &'p Workload,
+    /// On what, by policy.
+    pub workloads: &'p [Workload],
     /// By whom.
     pub policies: &'p [String],
     /// How often each, with seeds from 0.
@@ -145,7 +145,9 @@ impl Plan<'_> {
 
     fn one(&self, name: &str, seed: u64, interrupt: &Interrupt) -> Result<Run, String> {
         let mut policy = registry::by_name(name).map_err(|error| error.to_string())?;
-        let mut workload = self.workload.clone();
+        let index = self.policies.iter().position(|policy| policy == name);
+        let workload = index.and_then(|index| self.workloads.get(index));
+        let mut workload = workload.ok_or("no workload")?.clone();
         workload.setting.timeline = seed == 0;
         let measured = measure(&workload, policy.as_mut(), seed, &mut |_| {
             if interrupt.pressed() {

@@ -41,7 +41,7 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
     for path in [&options.json, &options.per_job].into_iter().flatten() {
         output::check_writable(path)?;
     }
-    let mut workload = Workload::open(&options.workload)?;
+    let mut workload = Workload::open(&options.workload, &options.policy)?;
     workload.setting.checks = options.check;
     tell(&workload.notes)?;
     let jobs = workload.setting.trace.jobs.len() as u64;

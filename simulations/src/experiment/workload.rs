@@ -10,7 +10,9 @@ use clap::{Args, ValueEnum};
 
 use crate::cluster;
 use crate::input::Source;
+use crate::load::sia::Reading;
 use crate::load::{self, Extras, Format, Limits, Loaded};
+use crate::reproduce::sia;
 
 /// Highest factor on the arrival rate.
 const MAX_LOAD: f64 = 1e6;
@@ -46,7 +48,8 @@ pub struct WorkloadOptions {
     /// Only the first N jobs.
     #[arg(long, value_name = "N")]
     pub first: Option<usize>,
-    /// Plan at multiples of this time instead of whenever something happens; 60s for the format sia.
+    /// Plan at multiples of this time instead of whenever something happens; for the format sia it is
+    /// as published, 60s or 360s.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub round: Option<Duration>,
     /// What policies are told of how long recorded jobs run.
@@ -75,11 +78,12 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// Reads all files.
+    /// Reads all files. How jobs of the format sia behave, and how often the scheduler looks at them, depends on the
+    /// policy.
     ///
     /// # Errors
     /// If a file is not sound, or an option is out of its range.
-    pub fn open(options: &WorkloadOptions) -> anyhow::Result<Self> {
+    pub fn open(options: &WorkloadOptions, policy: &str) -> anyhow::Result<Self> {
         ensure!(
             options.load.is_finite() && options.load > 0.0 && options.load <= MAX_LOAD,
             "--load {}: arrivals cannot come that many times as fast; hint: a number above 0, such as 1.5",
@@ -88,9 +92,14 @@ impl Workload {
         let (cluster, faults) = open_cluster(options)?;
         let mut limits = Limits::of(&cluster);
         limits.skip_oversized = options.skip_oversized;
+        let (reading, round) = match options.format {
+            Format::Sia => sia_rules(policy),
+            _ => (Reading::default(), None),
+        };
         let extras = Extras {
             profiles: options.profiles.clone(),
             arrivals: options.arrivals.clone().zip(options.arrival_seed),
+            reading,
         };
         let source = Source::open(&options.trace)?;
         let loaded = load::load(options.format, source, &extras, &limits)?;
@@ -105,7 +114,7 @@ impl Workload {
         workload.notes = notes;
         workload.setting.faults = faults;
         workload.packing = extras.arrivals.is_some();
-        if let Some(round) = options.round.or(options.format.round()) {
+        if let Some(round) = options.round.or(round) {
             let ms = u64::try_from(round.as_millis()).unwrap_or(u64::MAX);
             ensure!(ms > 0, "--round 0: rounds have a length; hint: such as 60s");
             workload.setting.rounds = Rounds::Every { ms };
@@ -125,6 +134,18 @@ impl Workload {
             notes: Vec::new(),
         }
     }
+}
+
+/// How jobs of Sia's workloads are read for a policy, and how often the scheduler looks. A policy that the published
+/// setting does not know does not resize jobs, and looks as often as Sia.
+fn sia_rules(policy: &str) -> (Reading, Option<Duration>) {
+    let inner = policy.rsplit('+').next().unwrap_or(policy);
+    let name = inner.split(':').next().unwrap_or(inner);
+    let (reading, round_ms) = match sia::rules(name) {
+        Ok((reading, round_ms, _)) => (reading, round_ms),
+        Err(_) => (Reading::as_asked(), 60_000),
+    };
+    (reading, Some(Duration::from_millis(round_ms)))
 }
 
 /// The cluster that is named, or the backup's own.

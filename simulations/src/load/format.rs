@@ -1,18 +1,20 @@
 //! Which formats there are, and the one door to all of them.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::ValueEnum;
 
 use super::{
-    Limits, Loaded, berth, berth_csv, dlrm, genai, helios, pai, philly, philly_gavel, sacct, swf,
+    Limits, Loaded, berth, berth_csv, dlrm, genai, helios, pai, philly, philly_gavel, sacct, sia,
+    swf,
 };
 use crate::input::{InputError, Source};
 
 /// How a workload is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
+    /// Sia and Pollux workloads with measured scaling profiles.
+    Sia,
     /// Philly (Microsoft 2017): jobs.csv, or the list recovered from Gavel's traces.
     Philly,
     /// Philly as Gavel wrote it: one virtual cluster per file.
@@ -35,13 +37,6 @@ pub enum Format {
     BerthCsv,
 }
 
-impl Format {
-    /// How often the scheduler of the published setting looks, if it does so at fixed times.
-    pub fn round(self) -> Option<Duration> {
-        None
-    }
-}
-
 /// What some formats need beside their file.
 #[derive(Clone, Debug, Default)]
 pub struct Extras {
@@ -49,6 +44,8 @@ pub struct Extras {
     pub profiles: Option<PathBuf>,
     /// A recorded order of arrivals, and which of its seeds.
     pub arrivals: Option<(PathBuf, u64)>,
+    /// How jobs of Sia's workloads are read.
+    pub reading: sia::Reading,
 }
 
 /// Reads a workload.
@@ -62,6 +59,7 @@ pub fn load(
     limits: &Limits,
 ) -> Result<Loaded, InputError> {
     match format {
+        Format::Sia => sia::load(source, extras.profiles.as_deref(), limits, &extras.reading),
         Format::Philly => philly::load(source, limits),
         Format::PhillyGavel => philly_gavel::load(source, extras.profiles.as_deref(), limits),
         Format::Helios => helios::load(source, limits),

@@ -1,3 +1,5 @@
 //! Published and measured results beside what the twin gives.
 
+pub mod command;
 pub mod sia;
+pub mod table;

@@ -1,0 +1,173 @@
+//! `berth-sim reproduce`: the table of published results, measured again.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::bail;
+use berth_policy::registry;
+use clap::{Args, ValueEnum};
+
+use super::sia;
+use super::table::{self, Band, Row, Verdict};
+use crate::input::traces_dir;
+use crate::output::{self, Bar, Interrupt};
+
+/// Exit code after Ctrl-C.
+const INTERRUPTED: u8 = 130;
+/// Workloads of Sia's setting that are held against the reference.
+const SIA_WORKLOADS: [&str; 6] = [
+    "philly/workload-1",
+    "philly/workload-2",
+    "philly/workload-3",
+    "saturn/workload-1",
+    "saturn/workload-2",
+    "saturn/workload-3",
+];
+/// Those of them for `--short`.
+const SIA_SHORT: usize = 1;
+
+/// What to measure again.
+#[derive(Clone, Debug, Args)]
+pub struct ReproduceOptions {
+    /// Which results; all of them if none is named.
+    #[arg(value_enum)]
+    pub what: Vec<What>,
+    /// Few workloads and seeds.
+    #[arg(long)]
+    pub short: bool,
+    /// Write the table to this file, too; JSON if its name ends so, Markdown otherwise.
+    #[arg(long, value_name = "OUT")]
+    pub report: Option<PathBuf>,
+}
+
+/// Published results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum What {
+    /// Sia's setting: 64 GPUs of three kinds, jobs that adapt their batch.
+    Sia,
+}
+
+/// Something to measure: its rows, once it is.
+type Task<'t> = (String, Box<dyn FnOnce() -> anyhow::Result<Vec<Row>> + 't>);
+
+/// Measures and prints. 1 if a band does not hold, 130 after Ctrl-C.
+///
+/// # Errors
+/// If there are no traces, or an output cannot be written. A result that cannot be measured is a row that fails.
+pub fn run(options: &ReproduceOptions) -> anyhow::Result<ExitCode> {
+    let Some(traces) = traces_dir() else {
+        bail!(
+            "BERTH_TRACES is not set; hint: it names the folder of recorded traces (docs/workloads.md)"
+        );
+    };
+    if let Some(path) = &options.report {
+        output::check_writable(path)?;
+    }
+    let wanted = |what| options.what.is_empty() || options.what.contains(&what);
+    let mut tasks = Vec::new();
+    if wanted(What::Sia) {
+        tasks.extend(sia_tasks(&traces, options.short)?);
+    }
+    let interrupt = Interrupt::listen();
+    let mut bar = Bar::new(tasks.len() as u64, "results");
+    let mut rows = Vec::new();
+    for (done, (name, task)) in (0..).zip(tasks) {
+        if interrupt.pressed() {
+            break;
+        }
+        bar.at(done);
+        bar.tell(name.clone());
+        match task() {
+            Ok(measured) => rows.extend(measured),
+            Err(error) => rows.push(Row::failed("-", name, format!("{error:#}"))),
+        }
+    }
+    drop(bar);
+    table::write(&rows, &mut std::io::stdout().lock())?;
+    if let Some(path) = &options.report {
+        output::write(path, |out| match path.extension() {
+            Some(json) if json == "json" => {
+                serde_json::to_writer_pretty(&mut *out, &rows)?;
+                writeln!(out)
+            }
+            _ => table::write(&rows, out),
+        })?;
+    }
+    let failed = rows
+        .iter()
+        .filter(|row| row.verdict == Verdict::Fail)
+        .count();
+    let passed = rows
+        .iter()
+        .filter(|row| row.verdict == Verdict::Pass)
+        .count();
+    writeln!(
+        std::io::stdout(),
+        "\n{passed} within their band, {failed} not"
+    )?;
+    Ok(match (interrupt.pressed(), failed) {
+        (true, _) => ExitCode::from(INTERRUPTED),
+        (false, 0) => ExitCode::SUCCESS,
+        (false, _) => ExitCode::FAILURE,
+    })
+}
+
+fn sia_tasks(traces: &Path, short: bool) -> anyhow::Result<Vec<Task<'_>>> {
+    let workloads = if short {
+        &SIA_WORKLOADS[..SIA_SHORT]
+    } else {
+        &SIA_WORKLOADS[..]
+    };
+    let mut tasks: Vec<Task<'_>> = Vec::new();
+    for (case, reference) in sia::cases(traces)? {
+        let published = ["sia", "gavel", "pollux"].contains(&case.policy.as_str());
+        let counts = case.setting == "het64" && workloads.contains(&case.workload.as_str());
+        if !published || !counts || (short && case.policy == "pollux") {
+            continue;
+        }
+        let name = format!("{} under {}", case.workload, case.policy);
+        tasks.push((
+            name,
+            Box::new(move || {
+                let (_, _, policy) = sia::rules(&case.policy)?;
+                let mut policy = registry::by_name(policy)?;
+                let compared = sia::compare(&case, reference, policy.as_mut(), traces)?;
+                Ok(sia_rows(&compared))
+            }),
+        ));
+    }
+    Ok(tasks)
+}
+
+fn sia_rows(compared: &sia::Compared) -> Vec<Row> {
+    let case = &compared.case;
+    let random = case.policy == "pollux";
+    let what = |figure: &str| format!("{} under {}, {figure}", case.workload, case.policy);
+    let figures = compared
+        .measured
+        .named()
+        .into_iter()
+        .zip(compared.reference.named());
+    let mut rows: Vec<Row> = figures
+        .map(|((name, ours, band), (_, theirs, _))| {
+            let band = match (random, name) {
+                (false, _) => Band::Share(band),
+                (true, "avg JCT h") => Band::Share(0.10),
+                (true, _) => Band::Told,
+            };
+            Row::new("sia", what(name), ours, Some(theirs), band)
+        })
+        .collect();
+    if let Some(error) = compared.job_error {
+        let band = if random { Band::Told } else { Band::AtMost };
+        rows.push(Row::new(
+            "sia",
+            what("median error of a job's JCT"),
+            error,
+            Some(0.10),
+            band,
+        ));
+    }
+    rows
+}
