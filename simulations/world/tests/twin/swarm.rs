@@ -5,7 +5,7 @@ use std::sync::Arc;
 use berth_core::policy::{Action, Backfill, Policy, Proposal, ProposedBundle, View};
 use berth_types::JobId;
 use berth_world::twin::{
-    End, Foresight, Interference, NodeFaults, Overhead, Rounds, Setting, Stragglers,
+    End, Faults, Foresight, Interference, NodeFaults, Overhead, Rounds, Setting, Stragglers,
 };
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -137,7 +137,14 @@ pub(crate) fn drawn(seed: u64) -> Setting {
     cluster.gpu_models.insert("slow".into(), slow);
     drawn.timeline = true;
     if below(rng, 2) == 0 {
-        drawn.faults.usual = NodeFaults {
+        drawn.faults = faults(rng);
+    }
+    drawn
+}
+
+fn faults(rng: &mut ChaCha8Rng) -> Faults {
+    Faults {
+        usual: NodeFaults {
             fails_every_ms: pick(rng, &[0, 300, 2_000]),
             repair_ms: 100,
             degrades_every_ms: pick(rng, &[0, 200]),
@@ -147,17 +154,17 @@ pub(crate) fn drawn(seed: u64) -> Setting {
             boot_ms: below(rng, 60),
             denied_per_mille: 300,
             retry_ms: 25,
-        };
-        drawn.faults.stragglers = Stragglers {
+        },
+        stragglers: Stragglers {
             per_mille: pick(rng, &[0, 200]),
             left_per_mille: 700,
-        };
-        drawn.faults.interference = Interference {
+        },
+        interference: Interference {
             usual: pick(rng, &[1.0, 0.8]),
             ..Interference::default()
-        };
+        },
+        ..Faults::default()
     }
-    drawn
 }
 
 #[test]
@@ -184,4 +191,15 @@ fn whatever_a_policy_does_every_promise_holds() {
         evictions > 500 && lost > 0 && idle > 0,
         "{evictions} evictions, {lost} lost, {idle} idle"
     );
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run_whatever_goes_wrong() {
+    for seed in 0..20 {
+        let setting = drawn(seed);
+        let run = || outcome(&setting, &mut Whim { left: 300 }).unwrap();
+        let (first, second) = (run(), run());
+        assert_eq!(first, second, "seed {seed}");
+        assert_eq!(format!("{first:?}"), format!("{second:?}"), "seed {seed}");
+    }
 }
