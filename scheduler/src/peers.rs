@@ -26,7 +26,6 @@ use berth_types::api::MasterInfo;
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::transport::Channel;
@@ -53,20 +52,17 @@ const MIN_PAUSE: Duration = Duration::from_millis(20);
 const MAX_PAUSE: Duration = Duration::from_millis(100);
 /// Longest time for a chunked message.
 const LARGE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a link that is no longer needed waits until what it sent has been read.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// Closing the queue ends it: what waits in there is still sent, so that a master that is removed hears what was decided
+/// about it.
 struct Link {
     address: String,
     /// The log has this address. If not, the link ends with its connection and is made again when there is something to
     /// say, so that a master that is gone for good is not dialled for ever.
     listed: bool,
     queue: mpsc::Sender<PeerMessage>,
-    task: JoinHandle<()>,
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 /// Who this master is.
@@ -153,8 +149,8 @@ impl Peers {
             address: address.to_owned(),
             listed,
             queue,
-            task: self.runtime.spawn(dialler.run()),
         };
+        self.runtime.spawn(dialler.run());
         self.links.insert(to, link);
     }
 
@@ -218,6 +214,9 @@ impl Dialler {
                     .inbox
                     .offer(Message::Input(Input::PeerUnreachable(self.to)));
             }
+            if self.messages.is_closed() {
+                return;
+            }
             tokio::time::sleep(pause).await;
             if !self.again {
                 return;
@@ -262,6 +261,10 @@ impl Dialler {
                 },
                 n = self.messages.recv_many(&mut batch, FRAME_MESSAGES) => {
                     if n == 0 {
+                        drop(frames);
+                        // The other side closes once it has read everything.
+                        let rest = async { while let Ok(Some(_)) = acks.message().await {} };
+                        let _ = tokio::time::timeout(LAST_WORDS, rest).await;
                         return Status::cancelled("no longer needed");
                     }
                     for frame in self.frames(&client, &mut batch) {
