@@ -106,7 +106,8 @@ impl History {
         seen
     }
 
-    fn learn(&mut self, job: &Job, ran_ms: u64) {
+    /// Learns from a job that ended after it had run for so long.
+    pub fn learn(&mut self, job: &Job, ran_ms: u64) {
         self.ended += 1;
         for kind in kinds(job) {
             let mean = self.means.entry(kind).or_default();
@@ -129,6 +130,13 @@ impl History {
         let mean = kinds(job)
             .into_iter()
             .find_map(|kind| self.means.get(&kind))?;
+        Some(mean.ms.max(1.0) as u64)
+    }
+
+    /// The same, by jobs of the same user and like names alone.
+    pub fn predict_alike_ms(&self, job: &Job) -> Option<u64> {
+        let alike = kinds(job).into_iter().take(2);
+        let mean = alike.filter_map(|kind| self.means.get(&kind)).next()?;
         Some(mean.ms.max(1.0) as u64)
     }
 }

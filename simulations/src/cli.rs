@@ -8,6 +8,7 @@ use crate::experiment::replay::ReplayOptions;
 use crate::experiment::run::RunOptions;
 use crate::generate::GenerateOptions;
 use crate::reproduce::command::ReproduceOptions;
+use crate::whatif::WhatIfOptions;
 
 /// Berth in virtual time: recorded or generated workloads under any policy, and faults of every kind.
 #[derive(Debug, Parser)]
@@ -41,6 +42,9 @@ pub enum Command {
     Describe(DescribeOptions),
     /// Make up a workload that is like a published one.
     Generate(GenerateOptions),
+    /// Ask what a change would do to a running cluster, from a backup of its state.
+    #[command(name = "what-if")]
+    WhatIf(WhatIfOptions),
 }
 
 /// Which seeds, and how to tell of them.

@@ -18,3 +18,4 @@ pub mod load;
 pub mod output;
 pub mod report;
 pub mod reproduce;
+pub mod whatif;

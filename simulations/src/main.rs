@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use berth_sim::cli::{Arguments, ChaosOptions, Command, Output};
-use berth_sim::{chaos, compare, describe, experiment, generate, report, reproduce};
+use berth_sim::{chaos, compare, describe, experiment, generate, report, reproduce, whatif};
 
 fn main() -> ExitCode {
     match command(Arguments::parse().command) {
@@ -28,6 +28,7 @@ fn command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Reproduce(options) => reproduce::command::run(&options),
         Command::Describe(options) => done(describe::run(&options)),
         Command::Generate(options) => done(generate::run(&options)),
+        Command::WhatIf(options) => done(whatif::run(&options)),
     }
 }
 

@@ -376,3 +376,75 @@ async fn the_start_of_an_id_is_enough_to_look_and_not_to_change() {
         "an ambiguous name cancelled a job"
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_if_answers_from_a_live_cluster_and_changes_nothing() {
+    let cluster = small().await;
+    let client = cluster.client().unwrap();
+    let text = |name: &str| {
+        format!(
+            "name = \"{name}\"\ncommand = \"exec sleep 600\"\ngpus = 2\ncpus = 0.1\nexpected = \"1h\"\n"
+        )
+    };
+    let first = submit(&cluster, "first.toml", &text("first")).await;
+    let second = submit(&cluster, "second.toml", &text("second")).await;
+    runs(&client, &first).await;
+    runs(&client, &second).await;
+    let waits = submit(&cluster, "waits.toml", &text("waits")).await;
+
+    let asked = |answer: &Value, key: &str, id: &str| {
+        let jobs = answer["jobs"].as_array().unwrap();
+        let job = jobs.iter().find(|job| job["job"].to_string() == id);
+        job.unwrap_or_else(|| panic!("no job {id} in {answer}"))[key].clone()
+    };
+    let more = json(&cluster, &["what-if", "--add-nodes", "a100x2=1"]).await;
+    let wait_s = asked(&more, "wait_s", &waits).as_f64().unwrap();
+    assert!(
+        (3_000.0..=3_600.0).contains(&wait_s),
+        "it starts when one of both is over: {more}"
+    );
+    assert_eq!(asked(&more, "wait_changed_s", &waits), 0.0, "{more}");
+    assert_eq!(more["now"]["gpus"], 4.0);
+    assert_eq!(more["changed"]["gpus"], 6.0);
+
+    let less = json(&cluster, &["what-if", "--drain", "n[1-2]"]).await;
+    assert_eq!(
+        asked(&less, "wait_changed_s", &waits),
+        Value::Null,
+        "{less}"
+    );
+    assert_eq!(less["changed"]["never"], 1, "{less}");
+    let end_s = asked(&less, "end_changed_s", &first).as_f64().unwrap();
+    assert!(end_s > 3_000.0, "what runs there finishes: {less}");
+
+    let file = job_file(cluster.dir(), "new.toml", &text("new"));
+    let new = json(
+        &cluster,
+        &["what-if", "--submit", &file, "--policy", "srtf"],
+    )
+    .await;
+    assert_eq!(new["changed"]["policy"], "srtf");
+    let added = &new["jobs"].as_array().unwrap()[0];
+    assert_eq!(
+        (&added["name"], &added["job"]),
+        (&"new".into(), &Value::Null)
+    );
+    let table = ok(&cluster, &["what-if", "--submit", &file]).await;
+    assert!(
+        table.contains("(new)") && table.contains("STARTS IN"),
+        "{table}"
+    );
+
+    let nodes = ["--add-nodes", "h100x8=1"];
+    fails(
+        &cluster,
+        &[&["what-if"], &nodes[..]].concat(),
+        1,
+        &["h100x8", "a100x2"],
+    )
+    .await;
+    let policy = ["what-if", "--policy", "strf"];
+    fails(&cluster, &policy, 1, &["srtf"]).await;
+    assert_eq!(client.nodes().await.unwrap().len(), 2);
+    assert_eq!(client.jobs(true).await.unwrap().len(), 3);
+}

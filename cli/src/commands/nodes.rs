@@ -61,13 +61,8 @@ enum Change<'a> {
     Fence,
 }
 
-/// Makes a change to each of the nodes, whose names have to be given in full. Tries all; fails if one failed.
-async fn change(
-    context: &Context,
-    client: &Client,
-    lists: &[String],
-    change: &Change<'_>,
-) -> Outcome {
+/// The names that these lists stand for.
+pub(super) fn names_in(lists: &[String]) -> Result<Vec<String>, Failure> {
     let mut names = Vec::new();
     for list in lists {
         names.extend(nodelist::unfold(list).ok_or_else(|| {
@@ -77,6 +72,17 @@ async fn change(
             )
         })?);
     }
+    Ok(names)
+}
+
+/// Makes a change to each of the nodes, whose names have to be given in full. Tries all; fails if one failed.
+async fn change(
+    context: &Context,
+    client: &Client,
+    lists: &[String],
+    change: &Change<'_>,
+) -> Outcome {
+    let names = names_in(lists)?;
     let mut done: Vec<(String, String)> = Vec::new();
     let mut code = 0;
     for name in names {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use super::nodes::names_in;
 use super::submit::read_file;
 use super::{Context, Outcome, backup};
 use crate::args::WhatIf;
@@ -47,10 +48,11 @@ pub(super) async fn ask(context: &Context, args: &WhatIf) -> Outcome {
             command.arg("--snapshot").arg(file)
         }
     };
-    for (flag, values) in [("--add-nodes", &args.add_nodes), ("--drain", &args.drain)] {
-        for value in values {
-            command.args([flag, value]);
-        }
+    for value in &args.add_nodes {
+        command.args(["--add-nodes", value]);
+    }
+    for name in names_in(&args.drain)? {
+        command.args(["--drain", &name]);
     }
     if let Some(policy) = &args.policy {
         command.args(["--policy", policy]);
