@@ -29,7 +29,7 @@ fn main() -> anyhow::Result<()> {
         );
         for (name, ours, theirs, off, ok) in compared.rows() {
             print!(
-                " | {name} {ours:.3} {theirs:.3} {:+.1}%{}",
+                " | {name} {ours:.3} {theirs:.3} {:+.2}%{}",
                 off * 100.0,
                 if ok { "" } else { " !" }
             );

@@ -25,7 +25,8 @@ const PRICE_STEPS: usize = 200;
 /// hundred jobs compete.
 const MAX_VISITS: u64 = 2_000_000;
 
-/// The least total cost within these capacities. Among equal costs a job keeps its first candidates.
+/// The least total cost within these capacities. Where there is room for all, a job gets the first of its cheapest
+/// candidates; where there is not, which of several equally good solutions is found is left to the search.
 pub(super) fn assign(jobs: &[Vec<Candidate>], capacity: &[u32]) -> Choice {
     let greedy = cheapest_each(jobs);
     if fits(jobs, &greedy, capacity) {
@@ -34,9 +35,7 @@ pub(super) fn assign(jobs: &[Vec<Candidate>], capacity: &[u32]) -> Choice {
     let mut search = Search::new(jobs, capacity);
     search.price();
     search.branch();
-    let mut best = search.best;
-    prefer_first(jobs, capacity, &mut best);
-    best
+    search.best
 }
 
 /// The sum of costs.
@@ -76,25 +75,6 @@ fn fits(jobs: &[Vec<Candidate>], choice: &Choice, capacity: &[u32]) -> bool {
     used.iter()
         .zip(capacity)
         .all(|(used, capacity)| used <= capacity)
-}
-
-/// Where another candidate costs the same and fits, the first one is taken.
-fn prefer_first(jobs: &[Vec<Candidate>], capacity: &[u32], choice: &mut Choice) {
-    let mut used = used(jobs, choice, capacity.len());
-    for (job, choice) in jobs.iter().zip(choice) {
-        let Some(now) = *choice else {
-            continue;
-        };
-        let now_at = job[now];
-        used[now_at.kind] -= now_at.gpus;
-        let same = |candidate: &Candidate| {
-            candidate.cost == now_at.cost
-                && used[candidate.kind] + candidate.gpus <= capacity[candidate.kind]
-        };
-        let first = job.iter().position(same).unwrap_or(now);
-        used[job[first].kind] += job[first].gpus;
-        *choice = Some(first);
-    }
 }
 
 struct Search<'a> {

@@ -211,9 +211,16 @@ pub fn compare(
         case: case.clone(),
         measured,
         reference,
-        job_error: errors.get(errors.len() / 2).copied(),
+        job_error: median(&errors),
         jobs,
     })
+}
+
+/// Of sorted values; of an even number, the mean of the two in the middle.
+fn median(sorted: &[f64]) -> Option<f64> {
+    let high = sorted.get(sorted.len() / 2)?;
+    let low = sorted.get(sorted.len().saturating_sub(1) / 2)?;
+    Some((low + high) / 2.0)
 }
 
 /// Restarts of all jobs. The reference does not count those that cost nothing: moves in the same shape.
