@@ -297,6 +297,15 @@ impl<'a> Capacity<'a> {
         port.or((tasks.len() == 1).then_some(0))
     }
 
+    /// Takes back a lease of this round.
+    pub(super) fn end_lease(&mut self, node: NodeId, port: u16) {
+        if let Some(index) = self.seat_of(node)
+            && self.leased.remove(&(index, port))
+        {
+            self.seats[index as usize].ports_left += 1;
+        }
+    }
+
     /// Starts at another port each time, since the one used last may linger in the kernel.
     fn lease_port(&mut self, node: NodeId, job: JobId, epoch: Epoch) -> Option<u16> {
         let index = self.seat_of(node)?;

@@ -188,6 +188,14 @@ impl<'a> Round<'a> {
         let (found, Some(starts)) = (found?, starts) else {
             return Err(Refused);
         };
+        if !evicted.is_empty() {
+            // A reservation keeps no port: one is leased when it is redeemed.
+            for start in &starts {
+                if let Some(first) = start.placements.first() {
+                    self.capacity.end_lease(first.node, start.master_port);
+                }
+            }
+        }
         for ((job, _), (placed, leeway)) in wishes.iter().zip(&found) {
             self.capacity.take(&job.spec.groups, &placed.tasks, *leeway);
         }

@@ -355,6 +355,42 @@ fn everything_is_explained(lab: &Lab, plan: &Plan) {
     }
 }
 
+/// A gang was left though it fitted: an evicted job's next start had leased the last port, which no reservation keeps.
+#[test]
+fn a_reserved_start_takes_no_port_from_a_gang() {
+    let request = |workers: u8, milligpu: u32, now: bool| {
+        Happening::Submit(Request {
+            workers,
+            more: 0,
+            milligpu,
+            cpus: 0,
+            mem_gib: 0,
+            kind: 3,
+            limit: 0,
+            expected: 0,
+            second_group: false,
+            now,
+            priority: 0,
+        })
+    };
+    let mut lab = cluster(&[(0, 0), (2, 12)]);
+    happen(&mut lab, &request(1, 0, false));
+    round(&mut lab, 0);
+    let node = lab.state.jobs.values().next().expect("it was submitted");
+    let node = node.attempt.as_ref().expect("it fits").tasks[0]
+        .placement
+        .node;
+    lab.commit(Command::SetDrain {
+        node,
+        drain: Some(Drain {
+            reason: String::new(),
+            evict: true,
+        }),
+    });
+    happen(&mut lab, &request(2, 0, false));
+    round(&mut lab, 1);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
