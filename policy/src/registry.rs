@@ -4,13 +4,13 @@ use berth_core::policy::{Policy, Proposal, View};
 use rand_chacha::ChaCha8Rng;
 
 use crate::options::{NameError, Options};
-use crate::{BestFit, Fifo, Gavel, Las, Qssf, Sia, Sjf, Soft, Srtf};
+use crate::{BestFit, Fifo, Gavel, Las, Pollux, Qssf, Sia, Sjf, Soft, Srtf};
 
 /// Makes a policy of its settings.
 type Make = fn(&mut Options) -> Result<Box<dyn Policy>, NameError>;
 
 /// All policies by name. What stands first is the default.
-const POLICIES: [(&str, Make); 8] = [
+const POLICIES: [(&str, Make); 9] = [
     ("fifo", |options| Ok(Box::new(Fifo::with(options)?))),
     ("srtf", |options| Ok(Box::new(Srtf::with(options)?))),
     ("best-fit", |_| Ok(Box::new(BestFit))),
@@ -18,6 +18,7 @@ const POLICIES: [(&str, Make); 8] = [
     ("las", |options| Ok(Box::new(Las::with(options)?))),
     ("qssf", |options| Ok(Box::new(Qssf::with(options)?))),
     ("gavel", |options| Ok(Box::new(Gavel::with(options)?))),
+    ("pollux", |options| Ok(Box::new(Pollux::with(options)?))),
     ("sia", |options| Ok(Box::new(Sia::with(options)?))),
 ];
 
