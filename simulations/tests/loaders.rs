@@ -176,7 +176,7 @@ fn swf_processors_are_gpus_and_jobs_that_never_ran_are_left_out() {
     let spec = &loaded.trace.jobs[0].spec;
     assert_eq!(
         (spec.expected_ms, spec.user.as_str(), spec.queue.as_str()),
-        (120_000, "user7", "2")
+        (120_000, "user7", "queue2")
     );
     let Truth::Rigid(rigid) = loaded.trace.jobs[1].truth else {
         panic!("it is recorded")
@@ -500,7 +500,9 @@ proptest::proptest! {
             }
             let _ = read(format, "any", mixed);
         }
-        for format in Format::value_variants() {
+        // Those two read another file first, which costs more than all the rest.
+        let costly = [Format::Sia, Format::PhillyGavel];
+        for format in Format::value_variants().iter().filter(|format| !costly.contains(format)) {
             let _ = read(*format, "any", bytes.clone());
         }
     }
