@@ -240,9 +240,33 @@ fn rounds(bench: &mut Criterion) {
         ),
         ("1 node, 50 pending", mixed(1, 50, false)),
     ];
-    for policy in ["fifo", "srtf", "best-fit"] {
+    let preempting = ["srtf:preempt=yes", "las"];
+    for policy in ["fifo", "srtf", "best-fit", "sjf", "qssf"]
+        .iter()
+        .chain(&preempting)
+    {
         for (name, case) in cases {
             measure(bench, &format!("{policy}: {name}"), policy, case, &limits);
+        }
+    }
+}
+
+/// How the time of a round grows: nodes and jobs together, then each alone.
+fn scaling(bench: &mut Criterion) {
+    let limits = PlanLimits::default();
+    let sizes = [
+        (100, 1_000),
+        (1_000, 10_000),
+        (10_000, 100_000),
+        (100, 10_000),
+        (10_000, 10_000),
+        (1_000, 1_000),
+        (1_000, 100_000),
+    ];
+    for policy in ["fifo", "best-fit"] {
+        for (nodes, pending) in sizes {
+            let name = format!("{policy}: scaling, full, {nodes} nodes, {pending} pending");
+            measure(bench, &name, policy, mixed(nodes, pending, true), &limits);
         }
     }
 }
@@ -286,6 +310,6 @@ criterion_group! {
         .sample_size(10)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(2));
-    targets = rounds, extremes
+    targets = rounds, scaling, extremes
 }
 criterion_main!(benches);

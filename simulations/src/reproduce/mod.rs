@@ -1,5 +1,7 @@
-//! Published and measured results beside what the twin gives.
+//! Published results, measured again: each setting runs through Berth's own state machine and planner, and its figures
+//! stand beside the published ones.
 
 pub mod command;
+pub mod queues;
 pub mod sia;
 pub mod table;
