@@ -44,7 +44,7 @@ fn jct(rows: &[Row], policy: &str) -> f64 {
 }
 
 fn is_ordered(rows: &[Row]) {
-    for pair in ["SRTF", "SJF", "QSSF", "FIFO"].windows(2) {
+    for pair in queues::ORDER.windows(2) {
         let (better, worse) = (jct(rows, pair[0]), jct(rows, pair[1]));
         assert!(
             better <= worse,
@@ -57,7 +57,7 @@ fn is_ordered(rows: &[Row]) {
 #[test]
 fn philly_by_virtual_cluster() {
     let Some(traces) = traces() else { return };
-    let rows = queues::philly(&traces, 1, &mut |_, _| {}).expect("the lists are sound");
+    let rows = queues::philly(&traces, 1).expect("the lists are sound");
     print(&rows);
     let (all, single) = rows
         .split_last_chunk::<4>()
@@ -84,7 +84,7 @@ fn philly_by_virtual_cluster() {
 #[ignore = "takes minutes; run with --ignored"]
 fn venus_on_one_cluster_with_faster_arrivals() {
     let Some(traces) = traces() else { return };
-    let rows = queues::venus(&traces, 1.6, 1, &mut |_, _| {}).expect("the list is sound");
+    let rows = queues::venus(&traces, 1.6, 1).expect("the list is sound");
     print(&rows);
     is_ordered(&rows);
 }

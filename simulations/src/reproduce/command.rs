@@ -8,8 +8,8 @@ use anyhow::bail;
 use berth_policy::registry;
 use clap::{Args, ValueEnum};
 
-use super::sia;
 use super::table::{self, Band, Row, Verdict};
+use super::{queues, sia};
 use crate::input::traces_dir;
 use crate::output::{self, Bar, Interrupt};
 
@@ -26,6 +26,11 @@ const SIA_WORKLOADS: [&str; 6] = [
 ];
 /// Those of them for `--short`.
 const SIA_SHORT: usize = 1;
+
+/// Draws the errors of QSSF's estimates.
+const QUEUES_SEED: u64 = 1;
+/// Arrivals on Venus come this many times as fast: at the recorded rate nobody waits.
+const VENUS_LOAD: f64 = 1.6;
 
 /// What to measure again.
 #[derive(Clone, Debug, Args)]
@@ -46,6 +51,8 @@ pub struct ReproduceOptions {
 pub enum What {
     /// Sia's setting: 64 GPUs of three kinds, jobs that adapt their batch.
     Sia,
+    /// Helios' comparison of FIFO, SJF, SRTF and QSSF, on Philly and Venus.
+    Queues,
 }
 
 /// Something to measure: its rows, once it is.
@@ -68,6 +75,9 @@ pub fn run(options: &ReproduceOptions) -> anyhow::Result<ExitCode> {
     let mut tasks = Vec::new();
     if wanted(What::Sia) {
         tasks.extend(sia_tasks(&traces, options.short)?);
+    }
+    if wanted(What::Queues) {
+        tasks.extend(queue_tasks(&traces, options.short));
     }
     let interrupt = Interrupt::listen();
     let mut bar = Bar::new(tasks.len() as u64, "results");
@@ -111,6 +121,22 @@ pub fn run(options: &ReproduceOptions) -> anyhow::Result<ExitCode> {
         (false, 0) => ExitCode::SUCCESS,
         (false, _) => ExitCode::FAILURE,
     })
+}
+
+fn queue_tasks(traces: &Path, short: bool) -> Vec<Task<'_>> {
+    let philly = || Ok(queues::told(&queues::philly(traces, QUEUES_SEED)?));
+    let venus = || {
+        Ok(queues::told(&queues::venus(
+            traces,
+            VENUS_LOAD,
+            QUEUES_SEED,
+        )?))
+    };
+    let mut tasks: Vec<Task<'_>> = vec![("Philly's queues".to_owned(), Box::new(philly))];
+    if !short {
+        tasks.push(("Venus' queue".to_owned(), Box::new(venus)));
+    }
+    tasks
 }
 
 fn sia_tasks(traces: &Path, short: bool) -> anyhow::Result<Vec<Task<'_>>> {

@@ -24,6 +24,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use thiserror::Error;
 
+use super::table::{self, Band};
 use crate::cluster;
 use crate::input::{InputError, Source};
 use crate::load::{self, Extras, Format, Limits, Loaded};
@@ -154,15 +155,11 @@ pub enum QueuesError {
 }
 
 /// The rows of Philly, one per virtual cluster and policy, then `all`. `traces` is the folder of recorded traces; `seed`
-/// draws the errors of QSSF's estimates. `watch` is told before each run.
+/// draws the errors of QSSF's estimates.
 ///
 /// # Errors
 /// If a file is missing or wrong, or a run breaks off.
-pub fn philly(
-    traces: &Path,
-    seed: u64,
-    watch: &mut dyn FnMut(&str, &Contender),
-) -> Result<Vec<Row>, QueuesError> {
+pub fn philly(traces: &Path, seed: u64) -> Result<Vec<Row>, QueuesError> {
     let lists = philly_jobs(traces)?;
     let sizes = cluster::open("philly-vc")?.cluster;
     let mut rows = Vec::new();
@@ -183,7 +180,6 @@ pub fn philly(
             .collect();
         let setting = setting(cluster, vc, jobs);
         for (index, contender) in CONTENDERS.iter().enumerate() {
-            watch(vc, contender);
             let mut row = measure(&setting, contender, seed, PHILLY_DIFFERS)?;
             row.published_jct_s = Some(published[index]);
             sums[index].add(&row);
@@ -206,12 +202,7 @@ pub fn philly(
 ///
 /// # Errors
 /// If a file is missing or wrong, or a run breaks off.
-pub fn venus(
-    traces: &Path,
-    load: f64,
-    seed: u64,
-    watch: &mut dyn FnMut(&str, &Contender),
-) -> Result<Vec<Row>, QueuesError> {
+pub fn venus(traces: &Path, load: f64, seed: u64) -> Result<Vec<Row>, QueuesError> {
     let path = traces.join("helios-venus-2020/jobs.csv.gz");
     let mut cluster = cluster::open("venus")?.cluster;
     cluster
@@ -232,7 +223,6 @@ pub fn venus(
     let setting = setting(cluster, "venus", loaded.trace.jobs);
     let mut rows = Vec::new();
     for contender in &CONTENDERS {
-        watch("venus", contender);
         let mut row = measure(&setting, contender, seed, VENUS_DIFFERS)?;
         row.published_jct_s = (contender.name == "FIFO" && load == 1.0).then_some(64_702.0);
         rows.push(row);
@@ -264,6 +254,45 @@ impl Row {
         self.jobs += other.jobs;
         self.evictions += other.evictions;
     }
+}
+
+/// The policies from the best to the worst, as published.
+pub const ORDER: [&str; 4] = ["SRTF", "SJF", "QSSF", "FIFO"];
+
+/// The rows for a table: every figure is told, and of each cluster's mean over all its jobs the published order is asked.
+pub fn told(rows: &[Row]) -> Vec<table::Row> {
+    let mut told = Vec::new();
+    for row in rows {
+        let what = |figure: &str| format!("{} under {}, {figure}", row.cluster, row.policy);
+        let figures = [
+            ("avg JCT s", row.avg_jct_s, row.published_jct_s),
+            ("avg queue s", row.avg_queue_s, row.published_queue_s),
+        ];
+        let figures = figures.map(|(figure, measured, published)| {
+            let band = Band::Told;
+            table::Row::new("queues", what(figure), measured, published, band).because(row.differs)
+        });
+        told.extend(figures);
+    }
+    let last = rows.last_chunk::<{ CONTENDERS.len() }>();
+    let mean = |policy: &str| last?.iter().find(|row| row.policy == policy);
+    for pair in ORDER.windows(2) {
+        if let (Some(better), Some(worse)) = (mean(pair[0]), mean(pair[1])) {
+            let what = format!(
+                "{}: avg JCT under {} over {}",
+                better.cluster, pair[0], pair[1]
+            );
+            let share = better.avg_jct_s / worse.avg_jct_s;
+            told.push(table::Row::new(
+                "queues",
+                what,
+                share,
+                Some(1.0),
+                Band::AtMost,
+            ));
+        }
+    }
+    told
 }
 
 /// Both lists of Philly by virtual cluster, by submission, in the published months; a job that is in both counts once.
