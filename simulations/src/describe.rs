@@ -210,10 +210,8 @@ impl Description {
         }
     }
 
-    fn print(&self) -> std::io::Result<()> {
-        let mut out = std::io::stdout().lock();
-        let mut table = Table::new();
-        table.load_style(UTF8_BORDERS_ONLY);
+    /// What there is to say, line by line.
+    fn rows(&self) -> Vec<(String, String)> {
         let seconds = |s: f64| {
             let whole = std::time::Duration::from_secs(s as u64);
             format!("{s:.1} s ({})", humantime::format_duration(whole))
@@ -260,7 +258,14 @@ impl Description {
                 format!("{:.1} %", load * 100.0),
             ));
         }
-        for (name, value) in rows {
+        rows
+    }
+
+    fn print(&self) -> std::io::Result<()> {
+        let mut out = std::io::stdout().lock();
+        let mut table = Table::new();
+        table.load_style(UTF8_BORDERS_ONLY);
+        for (name, value) in self.rows() {
             table.add_row([name, value]);
         }
         writeln!(out, "{table}")?;
