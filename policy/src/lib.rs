@@ -11,7 +11,7 @@
 //! once) and [`soft`]
 //! (rules around any policy that price evictions).
 
-pub mod best_fit;
+pub mod best_fit_decreasing;
 pub mod duration;
 pub mod fifo;
 pub mod fleet;
@@ -19,6 +19,7 @@ pub mod gavel;
 pub mod history;
 pub mod las;
 pub mod options;
+pub mod packing;
 pub mod pollux;
 pub mod preempt;
 pub mod qssf;
@@ -28,14 +29,14 @@ pub mod sjf;
 pub mod soft;
 pub mod srtf;
 
-pub use best_fit::BestFit;
+pub use best_fit_decreasing::BestFitDecreasing;
 pub use fifo::Fifo;
 pub use gavel::Gavel;
 pub use las::Las;
 pub use options::NameError;
 pub use pollux::Pollux;
 pub use qssf::Qssf;
-pub use registry::{NAMES, by_name};
+pub use registry::{NAMES, by_name, by_name_for};
 pub use sia::Sia;
 pub use sjf::Sjf;
 pub use soft::Soft;

@@ -4,16 +4,27 @@ use berth_core::policy::{Policy, Proposal, View};
 use rand_chacha::ChaCha8Rng;
 
 use crate::options::{NameError, Options};
-use crate::{BestFit, Fifo, Gavel, Las, Pollux, Qssf, Sia, Sjf, Soft, Srtf};
+use crate::packing::{
+    BestFit, DotProduct, Fgd, GpuClustering, GpuPacking, Packer, Random, Workload,
+};
+use crate::{BestFitDecreasing, Fifo, Gavel, Las, Pollux, Qssf, Sia, Sjf, Soft, Srtf};
 
 /// Makes a policy of its settings.
 type Make = fn(&mut Options) -> Result<Box<dyn Policy>, NameError>;
 
 /// All policies by name. What stands first is the default.
-const POLICIES: [(&str, Make); 9] = [
+const POLICIES: [(&str, Make); 15] = [
     ("fifo", |options| Ok(Box::new(Fifo::with(options)?))),
     ("srtf", |options| Ok(Box::new(Srtf::with(options)?))),
-    ("best-fit", |_| Ok(Box::new(BestFit))),
+    ("best-fit", |_| Ok(Box::new(Packer::new(BestFit)))),
+    ("best-fit-decreasing", |_| Ok(Box::new(BestFitDecreasing))),
+    ("dot-product", |_| Ok(Box::new(Packer::new(DotProduct)))),
+    ("gpu-packing", |_| Ok(Box::new(Packer::new(GpuPacking)))),
+    ("gpu-clustering", |_| {
+        Ok(Box::new(Packer::new(GpuClustering)))
+    }),
+    ("random", |_| Ok(Box::new(Packer::new(Random)))),
+    ("fgd", |_| Ok(Box::new(Packer::new(Fgd::recent())))),
     ("sjf", |options| Ok(Box::new(Sjf::with(options)?))),
     ("las", |options| Ok(Box::new(Las::with(options)?))),
     ("qssf", |options| Ok(Box::new(Qssf::with(options)?))),
@@ -62,6 +73,20 @@ pub fn by_name(text: &str) -> Result<Box<dyn Policy>, NameError> {
     }
     let name = text.to_owned();
     Ok(Box::new(Named { name, inner }))
+}
+
+/// The same, told beforehand what jobs will ask for, if anything is known of that. For reproducing what was published.
+///
+/// # Errors
+/// As [`by_name`].
+pub fn by_name_for(text: &str, known: &Workload) -> Result<Box<dyn Policy>, NameError> {
+    match text {
+        "fgd" if known.weight() > 0 => {
+            let rule = Fgd::with_workload(known.clone());
+            Ok(Box::new(Packer::new(rule)))
+        }
+        _ => by_name(text),
+    }
 }
 
 /// A policy that goes by its name with its settings.

@@ -6,7 +6,6 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use berth_policy::registry;
 use berth_world::twin::Span;
 use thiserror::Error;
 
@@ -144,10 +143,10 @@ impl Plan<'_> {
     }
 
     fn one(&self, name: &str, seed: u64, interrupt: &Interrupt) -> Result<Run, String> {
-        let mut policy = registry::by_name(name).map_err(|error| error.to_string())?;
         let index = self.policies.iter().position(|policy| policy == name);
         let workload = index.and_then(|index| self.workloads.get(index));
         let mut workload = workload.ok_or("no workload")?.clone();
+        let mut policy = workload.policy(name).map_err(|error| error.to_string())?;
         workload.setting.timeline = seed == 0;
         let measured = measure(&workload, policy.as_mut(), seed, &mut |_| {
             if interrupt.pressed() {

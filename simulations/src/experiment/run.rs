@@ -37,12 +37,13 @@ pub struct RunOptions {
 /// # Errors
 /// If an input is not sound, the run breaks off, or an output cannot be written.
 pub fn run(options: &RunOptions) -> anyhow::Result<()> {
-    let mut policy = registry::by_name(&options.policy)?;
+    registry::by_name(&options.policy)?;
     for path in [&options.json, &options.per_job].into_iter().flatten() {
         output::check_writable(path)?;
     }
     let mut workload = Workload::open(&options.workload, &options.policy)?;
     workload.setting.checks = options.check;
+    let mut policy = workload.policy(&options.policy)?;
     tell(&workload.notes)?;
     let jobs = workload.setting.trace.jobs.len() as u64;
     let mut bar = Bar::new(jobs, "jobs");

@@ -5,11 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{bail, ensure};
+use berth_core::policy::Policy;
+use berth_policy::packing::Workload as Typical;
+use berth_policy::{NameError, by_name_for};
 use berth_world::twin::{Cluster, Faults, Foresight, Rounds, Setting, Trace};
 use clap::{Args, ValueEnum};
 
 use crate::cluster;
 use crate::input::Source;
+use crate::load::openb::Arrivals;
 use crate::load::sia::Reading;
 use crate::load::{self, Extras, Format, Limits, Loaded};
 use crate::reproduce::sia;
@@ -73,6 +77,8 @@ pub struct Workload {
     pub setting: Setting,
     /// Whether it is a packing run.
     pub packing: bool,
+    /// What is known beforehand of what jobs ask for; empty if nothing is.
+    pub typical: Typical,
     /// What was left out when it was read, in words.
     pub notes: Vec<String>,
 }
@@ -89,7 +95,10 @@ impl Workload {
             "--load {}: arrivals cannot come that many times as fast; hint: a number above 0, such as 1.5",
             options.load
         );
-        let (cluster, faults) = open_cluster(options)?;
+        let (mut cluster, faults) = open_cluster(options)?;
+        if let (Some(path), Some(seed)) = (&options.arrivals, options.arrival_seed) {
+            Arrivals::read(Source::open(path)?, seed)?.arrange(&mut cluster)?;
+        }
         let mut limits = Limits::of(&cluster);
         limits.skip_oversized = options.skip_oversized;
         let (reading, round) = match options.format {
@@ -109,10 +118,12 @@ impl Workload {
             options.trace.display()
         );
         let notes = notes(&loaded);
+        let typical = Typical::of(loaded.typical.iter().map(|spec| &**spec));
         let trace = scaled(loaded.trace, options.load, options.first);
         let mut workload = Self::of(cluster, trace);
         workload.notes = notes;
         workload.setting.faults = faults;
+        workload.typical = typical;
         workload.packing = extras.arrivals.is_some();
         if let Some(round) = options.round.or(round) {
             let ms = u64::try_from(round.as_millis()).unwrap_or(u64::MAX);
@@ -126,11 +137,20 @@ impl Workload {
         Ok(workload)
     }
 
+    /// A policy by name, told what is known beforehand of the jobs.
+    ///
+    /// # Errors
+    /// If there is none of this name.
+    pub fn policy(&self, name: &str) -> Result<Box<dyn Policy>, NameError> {
+        by_name_for(name, &self.typical)
+    }
+
     /// A trace on a cluster, rounds whenever something happens.
     pub fn of(cluster: Cluster, trace: Trace) -> Self {
         Self {
             setting: Setting::new(Arc::new(cluster), Arc::new(trace)),
             packing: false,
+            typical: Typical::default(),
             notes: Vec::new(),
         }
     }

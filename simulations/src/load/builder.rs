@@ -21,6 +21,8 @@ pub struct Loaded {
     pub oversized: u64,
     /// Rows left out because they are no job that could be replayed, by reason.
     pub skipped: Vec<(&'static str, u64)>,
+    /// What is known beforehand of what jobs ask for, one entry per job of the distribution; empty if nothing is.
+    pub typical: Vec<Arc<JobSpec>>,
 }
 
 /// What a recorded job of a fixed size asks for and does.
@@ -177,6 +179,7 @@ impl<'l> Builder<'l> {
             began_s: clock_s.map(|s| s.saturating_add_unsigned(first_ms / 1000)),
             oversized: self.oversized,
             skipped: self.skipped,
+            typical: Vec::new(),
         }
     }
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use super::{
-    Limits, Loaded, berth, berth_csv, dlrm, genai, helios, pai, philly, philly_gavel, sacct, sia,
-    swf,
+    Limits, Loaded, berth, berth_csv, dlrm, genai, helios, openb, pai, philly, philly_gavel, sacct,
+    sia, swf,
 };
 use crate::input::{InputError, Source};
 
@@ -21,6 +21,8 @@ pub enum Format {
     PhillyGavel,
     /// Helios (SenseTime 2020).
     Helios,
+    /// Alibaba openb (gpu-v2023).
+    Openb,
     /// Alibaba PAI (gpu-v2020).
     Pai,
     /// Alibaba DLRM (gpu-v2025): instances of inference services.
@@ -63,6 +65,13 @@ pub fn load(
         Format::Philly => philly::load(source, limits),
         Format::PhillyGavel => philly_gavel::load(source, extras.profiles.as_deref(), limits),
         Format::Helios => helios::load(source, limits),
+        Format::Openb => match &extras.arrivals {
+            None => openb::load(source, limits),
+            Some((path, seed)) => {
+                let arrivals = openb::Arrivals::read(Source::open(path)?, *seed)?;
+                openb::load_packing(source, &arrivals, limits)
+            }
+        },
         Format::Pai => pai::load(source, limits),
         Format::Dlrm => dlrm::load(source, limits),
         Format::Genai => genai::load(source, limits),

@@ -14,6 +14,7 @@ pub mod berth_csv;
 pub mod dlrm;
 pub mod genai;
 pub mod helios;
+pub mod openb;
 pub mod pai;
 pub mod philly;
 pub mod philly_gavel;

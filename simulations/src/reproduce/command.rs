@@ -3,13 +3,14 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::bail;
 use berth_policy::registry;
 use clap::{Args, ValueEnum};
 
 use super::table::{self, Band, Row, Verdict};
-use super::{queues, sia};
+use super::{openb, queues, sia};
 use crate::input::traces_dir;
 use crate::output::{self, Bar, Interrupt};
 
@@ -26,6 +27,8 @@ const SIA_WORKLOADS: [&str; 6] = [
 ];
 /// Those of them for `--short`.
 const SIA_SHORT: usize = 1;
+/// Lists of openb for `--short`.
+const OPENB_SHORT: usize = 1;
 
 /// Draws the errors of QSSF's estimates.
 const QUEUES_SEED: u64 = 1;
@@ -49,6 +52,8 @@ pub struct ReproduceOptions {
 /// Published results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum What {
+    /// FGD's packing experiments: openb's pod lists under six policies.
+    Openb,
     /// Sia's setting: 64 GPUs of three kinds, jobs that adapt their batch.
     Sia,
     /// Helios' comparison of FIFO, SJF, SRTF and QSSF, on Philly and Venus.
@@ -73,6 +78,9 @@ pub fn run(options: &ReproduceOptions) -> anyhow::Result<ExitCode> {
     }
     let wanted = |what| options.what.is_empty() || options.what.contains(&what);
     let mut tasks = Vec::new();
+    if wanted(What::Openb) {
+        tasks.extend(openb_tasks(&traces, options.short)?);
+    }
     if wanted(What::Sia) {
         tasks.extend(sia_tasks(&traces, options.short)?);
     }
@@ -137,6 +145,30 @@ fn queue_tasks(traces: &Path, short: bool) -> Vec<Task<'_>> {
         tasks.push(("Venus' queue".to_owned(), Box::new(venus)));
     }
     tasks
+}
+
+fn openb_tasks(traces: &Path, short: bool) -> anyhow::Result<Vec<Task<'_>>> {
+    let published = Arc::new(openb::Published::read(traces)?);
+    let lists = if short {
+        &openb::LISTS[..OPENB_SHORT]
+    } else {
+        &openb::LISTS[..]
+    };
+    let mut tasks: Vec<Task<'_>> = Vec::new();
+    for &list in lists {
+        let (name, published) = (format!("openb {list}"), Arc::clone(&published));
+        let rows = move || Ok(openb::list_cells(traces, &published, list, &openb::SEEDS)?);
+        let rows = move || rows().map(|cells: Vec<_>| cells.iter().map(openb_row).collect());
+        tasks.push((name, Box::new(rows)));
+    }
+    Ok(tasks)
+}
+
+fn openb_row(cell: &openb::Cell) -> Row {
+    let (list, policy, load) = (&cell.list, cell.policy, cell.load);
+    let what = format!("{list} under {policy}, allocated % at arrived {load} %");
+    let band = Band::Points(cell.band);
+    Row::new("openb", what, cell.measured, Some(cell.published), band)
 }
 
 fn sia_tasks(traces: &Path, short: bool) -> anyhow::Result<Vec<Task<'_>>> {

@@ -2,6 +2,7 @@
 //! stand beside the published ones.
 
 pub mod command;
+pub mod openb;
 pub mod queues;
 pub mod sia;
 pub mod table;

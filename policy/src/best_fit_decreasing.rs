@@ -1,4 +1,4 @@
-//! `best-fit`: the order of `fifo`, with slots chosen for all jobs of the round together so that nodes fill up.
+//! `best-fit-decreasing`: the order of `fifo`, with slots chosen for all jobs of the round together so that nodes fill up.
 //!
 //! Source: best fit decreasing; Johnson, "Fast algorithms for bin packing", Journal of Computer and System Sciences 8
 //! (1974).
@@ -24,7 +24,7 @@ const MAX_PLACED: usize = 512;
 
 /// Priority and arrival for the order, best fit decreasing for the places.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct BestFit;
+pub struct BestFitDecreasing;
 
 /// A job that fits, with the places found so far.
 struct Admitted<'a> {
@@ -33,9 +33,9 @@ struct Admitted<'a> {
     placed: Placed,
 }
 
-impl Policy for BestFit {
+impl Policy for BestFitDecreasing {
     fn name(&self) -> &str {
-        "best-fit"
+        "best-fit-decreasing"
     }
 
     fn propose(&mut self, view: &View, _rng: &mut ChaCha8Rng) -> Proposal {
