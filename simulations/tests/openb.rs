@@ -60,7 +60,7 @@ fn pods_come_at_their_own_times_with_what_they_ask_for() {
 fn an_order_repeats_pods_that_never_leave() {
     let order = arrivals(ORDER, 7).expect("it is sound");
     let pods = source("pods.csv", PODS);
-    let loaded = load_packing(pods, &order, &Limits::none()).expect("it is sound");
+    let loaded = load_packing(pods, &order).expect("it is sound");
     let keys: Vec<&str> = (loaded.trace.jobs.iter())
         .map(|job| job.key.as_str())
         .collect();
@@ -120,7 +120,7 @@ fn what_is_wrong_is_told_with_its_place() {
     assert!(told(pods(timeless)).contains("--arrivals"));
 
     let order = arrivals("node_rank\t7\t0\npod_order\t7\t3\n", 7).expect("it can be read");
-    let beyond = load_packing(source("pods.csv", PODS), &order, &Limits::none());
+    let beyond = load_packing(source("pods.csv", PODS), &order);
     assert!(
         told(beyond).starts_with("order.tsv:2: column `pod_order`: pod 3 where the list has 3")
     );

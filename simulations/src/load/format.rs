@@ -69,7 +69,7 @@ pub fn load(
             None => openb::load(source, limits),
             Some((path, seed)) => {
                 let arrivals = openb::Arrivals::read(Source::open(path)?, *seed)?;
-                openb::load_packing(source, &arrivals, limits)
+                openb::load_packing(source, &arrivals)
             }
         },
         Format::Pai => pai::load(source, limits),

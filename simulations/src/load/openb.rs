@@ -154,16 +154,13 @@ pub fn load(source: Source, limits: &Limits) -> Result<Loaded, InputError> {
 }
 
 /// Reads a list for a packing run: its pods in an order of arrivals. [`Loaded::typical`] is the list itself, each pod
-/// once: the distribution by which FGD's evaluation measures fragments.
+/// once: the distribution by which FGD's evaluation measures fragments. A pod that no node of a cluster could ever hold
+/// counts as arrived, too, and is rejected then: two of `gpuspec10` ask for more CPUs than nodes of their model have.
 ///
 /// # Errors
 /// With file, line and column, for anything that is not as described above, and if the order names a pod that the list
 /// does not have.
-pub fn load_packing(
-    source: Source,
-    arrivals: &Arrivals,
-    limits: &Limits,
-) -> Result<Loaded, InputError> {
+pub fn load_packing(source: Source, arrivals: &Arrivals) -> Result<Loaded, InputError> {
     let name = source.stem();
     let mut pods = read(source)?;
     pods.sort_by(|a, b| a.name.cmp(&b.name));
@@ -175,7 +172,8 @@ pub fn load_packing(
         .map(|pod| job(pod, pod.name.clone(), 0, true, forever))
         .collect();
     let mut times = vec![0u32; pods.len()];
-    let mut builder = Builder::new(limits);
+    let limits = Limits::none();
+    let mut builder = Builder::new(&limits);
     for (at, &index) in (0u64..).zip(&arrivals.order) {
         let (Some(pod), Some(first)) = (pods.get(index), specs.get(index)) else {
             let what = format!("pod {index} where the list has {}", pods.len());

@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use crate::cluster;
 use crate::input::{Dialect, InputError, Source, Table};
-use crate::load::{Limits, openb};
+use crate::load::openb;
 
 /// The lists that have recorded orders of arrival.
 pub const LISTS: [&str; 13] = [
@@ -102,7 +102,7 @@ impl Packing {
         let mut cluster = cluster::open("openb")?.cluster;
         arrivals.arrange(&mut cluster)?;
         let pods = folder.join(format!("pods/openb_pod_list_{list}.csv.gz"));
-        let loaded = openb::load_packing(Source::open(&pods)?, &arrivals, &Limits::of(&cluster))?;
+        let loaded = openb::load_packing(Source::open(&pods)?, &arrivals)?;
         Ok(Self {
             list: list.to_owned(),
             seed,
