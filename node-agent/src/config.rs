@@ -15,11 +15,18 @@
 //! silence = "2500ms"                   # a master that is silent for so long is given up
 //! keep_tasks = 2000                    # directories of forgotten tasks that are kept for their logs, at most
 //! keep_for = "7d"                      # and for how long
+//! metrics = "127.0.0.1:9400"           # /metrics and /healthz; "off" for none
+//! gpus = "auto"                        # those that NVIDIA's driver lists; default: none
 //!
 //! [labels]
 //! zone = "a"
 //!
-//! [[gpus]]                             # declared, and shown everywhere as simulated
+//! [telemetry]                          # of GPUs that a driver lists
+//! interval = "1s"                      # time between two readings
+//! deadline = "5s"                      # a call to the driver that takes longer hangs
+//! library = "/usr/lib/libnvidia-ml.so.1"  # default: where the system finds it
+//!
+//! [[gpus]]                             # instead of "auto": declared, and shown everywhere as simulated
 //! model = "a100"
 //! memory = "80GiB"
 //! count = 4                            # default 1
@@ -29,8 +36,10 @@
 
 mod parse;
 mod reader;
+mod telemetry;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -39,6 +48,7 @@ use berth_types::{Fault, GpuInfo, MILLI, NodeSpec};
 use crate::layout::Layout;
 use crate::layout::MAX_SOCKET_PATH;
 use reader::Reader;
+pub use telemetry::Telemetry;
 
 /// Most GPUs of one node; their index is a `u16` and every view carries them.
 const MAX_GPUS: usize = 1_024;
@@ -64,6 +74,10 @@ pub struct Config {
     pub keep_tasks: usize,
     /// How long they are kept.
     pub keep_for: Duration,
+    /// Where metrics are served, if anywhere.
+    pub metrics: Option<SocketAddr>,
+    /// How GPUs are read from a driver, if they are.
+    pub telemetry: Option<Telemetry>,
 }
 
 /// What the host has, for the keys that a file leaves out.
@@ -135,6 +149,7 @@ impl Config {
 }
 
 fn read(root: &mut Reader, host: &Host) -> Config {
+    let from_driver = root.is_text("gpus", "auto");
     let node = read_node(root, host);
     let masters = root.strings("masters");
     if masters.is_empty() {
@@ -163,6 +178,8 @@ fn read(root: &mut Reader, host: &Host) -> Config {
         keep_tasks: usize::try_from(root.count("keep_tasks", 2_000, 1_000_000))
             .unwrap_or(usize::MAX),
         keep_for: root.duration("keep_for", Duration::from_secs(7 * 24 * 3600)),
+        metrics: telemetry::read_metrics(root),
+        telemetry: telemetry::read(root, from_driver),
     };
     if config.heartbeat < Duration::from_millis(10) {
         root.fault("heartbeat", "shorter than 10 ms", "1s is usual");

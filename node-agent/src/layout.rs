@@ -4,6 +4,7 @@
 //! D/agent.lock                         held while an agent runs
 //! D/fence                              newest directive seen
 //! D/masters                            where leaders said that masters listen
+//! D/gpus.json                          numbers of the GPUs that a driver listed
 //! D/task.sock                          BERTH_SOCKET
 //! D/keeper/{lock,pid,sock,records,log} the keeper
 //! D/tasks/JOB/EPOCH/RANK/{stdout.log,stderr.log}
@@ -47,6 +48,11 @@ impl Layout {
     /// Where leaders said that masters listen.
     pub fn masters(&self) -> PathBuf {
         self.root.join("masters")
+    }
+
+    /// The GPUs that a driver listed, in the order of their numbers.
+    pub fn gpus(&self) -> PathBuf {
+        self.root.join("gpus.json")
     }
 
     /// Where tasks report to.

@@ -7,6 +7,7 @@
 
 pub mod config;
 pub mod daemon;
+pub mod gpu;
 pub mod inherited;
 pub mod keeper;
 pub mod layout;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use berth_agent::config::{Config, Host};
+use berth_agent::gpu::probe;
 use berth_agent::keeper::{server, stop};
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
@@ -50,6 +51,18 @@ enum Command {
         #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
         grace: Duration,
     },
+    /// Read the GPUs through NVIDIA's library and print lines of JSON; started by the agent.
+    NvmlProbe {
+        /// Time between two readings.
+        #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
+        interval: Duration,
+        /// The library, instead of the driver's own.
+        #[arg(long)]
+        library: Option<PathBuf>,
+        /// Where tasks have their directories: processes of theirs are told with it.
+        #[arg(long)]
+        tasks_dir: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -75,6 +88,15 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
                 say(&format!("no keeper runs; ended {n} processes of its tasks"))
             }
         },
+        Some(Command::NvmlProbe {
+            interval,
+            library,
+            tasks_dir,
+        }) => probe::run(probe::Options {
+            interval,
+            library: library.map(PathBuf::into_os_string),
+            tasks_dir: tasks_dir.map(PathBuf::into_os_string),
+        }),
         None => return serve(&arguments),
     }
     Ok(ExitCode::SUCCESS)

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use crate::house::{ARROWS, FREE, NEVER_IN_PURE, OWNERS, PURE};
+use crate::house::{ARROWS, FREE, NEVER_IN_PURE, OWNERS, PURE, STAND_INS};
 use crate::tools;
 
 /// Why a package is in another's manifest.
@@ -117,7 +117,7 @@ impl Graph {
             };
             let to = target.name.as_str();
             if target.ours && to != name {
-                let dev_may = *kind == Kind::Dev && is_pure(to);
+                let dev_may = *kind == Kind::Dev && (is_pure(to) || STAND_INS.contains(&to));
                 if !allowed.contains(&to) && !dev_may {
                     faults.insert(format!(
                         "{name} -> {to} ({kind:?} dependency) is no allowed arrow"

@@ -60,11 +60,15 @@ pub(crate) const ARROWS: &[(&str, &[&str])] = &[
             "berth-types",
         ],
     ),
+    ("berth-fake-nvml", &[]),
     ("berth-train", &["berth-policy", "berth-world", "berth-sim"]),
 ];
 
 /// Crates of ours that may depend on anything.
 pub(crate) const FREE: &[&str] = &["berth-tests", "xtask"];
+
+/// Crates of ours that stand in for something in tests: anybody's development dependencies may name them.
+pub(crate) const STAND_INS: &[&str] = &["berth-fake-nvml"];
 
 /// Never reachable from a PURE crate through normal dependencies: async runtimes, their I/O, and libtorch.
 pub(crate) const NEVER_IN_PURE: &[&str] = &[
@@ -82,6 +86,8 @@ pub(crate) const NEVER_IN_PURE: &[&str] = &[
 pub(crate) const OWNERS: &[(&str, &[&str])] = &[
     ("raft", &["berth-raft"]),
     ("protobuf", &["berth-raft"]),
+    ("nvml-wrapper", &["berth-agent"]),
+    ("nvml-wrapper-sys", &["berth-fake-nvml"]),
     ("sled", &["berth-raft-store"]),
     ("redb", &["berth-raft-store"]),
     ("tch", &["berth-train"]),

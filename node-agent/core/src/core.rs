@@ -7,6 +7,7 @@ use berth_types::{AgentReport, Epoch, JobId, Rank, TaskEvent, TaskExit, TaskKey}
 use crate::checkpoints::AttemptCheckpoints;
 use crate::effect::{Effect, StopSignal, TaskMessage};
 use crate::fence::Fence;
+use crate::gpus::GpuBook;
 use crate::input::Input;
 use crate::lease::Lease;
 use crate::masters::Learned;
@@ -61,6 +62,7 @@ pub struct AgentCore {
     pub(crate) tombstones: BoundedMap<JobId, Epoch>,
     pub(crate) forgotten: BoundedMap<TaskKey, ()>,
     pub(crate) checkpoints: BTreeMap<(JobId, Epoch), AttemptCheckpoints>,
+    pub(crate) gpus: GpuBook,
     pub(crate) events: Vec<TaskEvent>,
     pub(crate) inventory_due: bool,
     reported_ms: u64,
@@ -83,6 +85,7 @@ impl AgentCore {
             tombstones: BoundedMap::new(TOMBSTONES),
             forgotten: BoundedMap::new(FORGOTTEN),
             checkpoints: BTreeMap::new(),
+            gpus: GpuBook::default(),
             events: Vec::new(),
             inventory_due: false,
             reported_ms: now_ms,
@@ -101,6 +104,7 @@ impl AgentCore {
     /// Takes one fact. `now_ms` never goes back. The lease is looked at first, so that a leader that speaks after it
     /// is over does not save the tasks that others may have replaced by then.
     pub fn step(&mut self, now_ms: u64, input: Input, effects: &mut Vec<Effect>) {
+        self.gpus.now_ms = now_ms;
         self.enforce_lease(now_ms, effects);
         match input {
             Input::KeeperState { incarnation, tasks } => {
@@ -130,6 +134,8 @@ impl AgentCore {
                 step,
                 result,
             } => self.on_checkpoint_verified(job, epoch, step, result, effects),
+            Input::Gpus { count } => self.on_gpus(count),
+            Input::Gpu { gpu, fact } => self.on_gpu(gpu, fact, effects),
             Input::Tick => self.on_tick(now_ms, effects),
         }
         self.flush(now_ms, effects);
@@ -190,6 +196,7 @@ impl AgentCore {
                 });
             }
         }
+        self.retry_for_gpus(effects);
         if now_ms >= self.progress_at_ms + self.config.progress_ms {
             self.progress_at_ms = now_ms;
             self.report_progress();

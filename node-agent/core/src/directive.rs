@@ -160,18 +160,27 @@ impl AgentCore {
         self.stop_epochs(now_ms, older, &reason, effects);
     }
 
-    /// Prepares the waiting tasks of a job if no older epoch of it can have a process here.
+    /// Prepares the waiting tasks of a job if no older epoch of it can have a process here and their GPUs are free.
     pub(crate) fn start_waiting(&mut self, job: JobId, effects: &mut Vec<Effect>) {
         let oldest_alive = self
             .tasks
             .range(job_range(job))
             .find(|(_, task)| task.may_live())
             .map(|(key, _)| key.epoch);
-        for (key, task) in self.tasks.range_mut(job_range(job)) {
-            if let Phase::Waiting(launch) = &task.phase
-                && oldest_alive.is_none_or(|oldest| oldest >= key.epoch)
-            {
-                let launch = Arc::clone(launch);
+        let ready: Vec<(TaskKey, Arc<LaunchTask>)> = self
+            .tasks
+            .range(job_range(job))
+            .filter(|(key, _)| oldest_alive.is_none_or(|oldest| oldest >= key.epoch))
+            .filter_map(|(key, task)| match &task.phase {
+                Phase::Waiting(launch) => Some((*key, Arc::clone(launch))),
+                _ => None,
+            })
+            .collect();
+        for (key, launch) in ready {
+            if !self.gpus_are_free(key, &launch.gpus, effects) {
+                continue;
+            }
+            if let Some(task) = self.tasks.get_mut(&key) {
                 task.phase = Phase::Preparing(Arc::clone(&launch));
                 effects.push(Effect::Prepare { launch });
             }

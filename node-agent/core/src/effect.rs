@@ -122,6 +122,22 @@ pub enum Effect {
         /// What.
         message: TaskMessage,
     },
+    /// Look at the GPUs now; the facts that follow from it carry this number or a higher one.
+    LookAtGpus {
+        /// Only grows.
+        look: u64,
+    },
+    /// End a process that holds memory of a GPU although its task is over.
+    EndProcess {
+        /// The task.
+        key: TaskKey,
+        /// The process.
+        pid: u32,
+        /// It is another one if it did not start then.
+        start_ticks: u64,
+        /// The GPU.
+        gpu: u16,
+    },
     /// Give up this stream and look for a master anew; [`Input::Disconnected`](crate::Input::Disconnected) may follow
     /// or not.
     Disconnect {

@@ -20,6 +20,8 @@ pub struct LocalEnv {
     pub resume_from: String,
     /// The task's own directory, where its logs are.
     pub task_dir: String,
+    /// Stable names of the node's GPUs by their index in its offer; empty where GPUs are declared.
+    pub gpu_uuids: Vec<String>,
 }
 
 /// All variables of a task. What Berth says of identity and rendezvous wins over the job file; `OMP_NUM_THREADS` and
@@ -33,7 +35,12 @@ pub fn task_env(launch: &LaunchTask, local: &LocalEnv) -> BTreeMap<String, Strin
     };
     rendezvous(launch, &mut set);
     slurm_twins(launch, &mut set);
-    let gpus: Vec<String> = launch.gpus.iter().map(|g| g.gpu.to_string()).collect();
+    // CUDA's own order of GPUs need not be the driver's, so they are named where they have a name.
+    let name = |gpu: u16| match local.gpu_uuids.get(usize::from(gpu)) {
+        Some(uuid) => uuid.clone(),
+        None => gpu.to_string(),
+    };
+    let gpus: Vec<String> = launch.gpus.iter().map(|g| name(g.gpu)).collect();
     set("CUDA_VISIBLE_DEVICES", gpus.join(","));
     set("BERTH_JOB_ID", launch.key.job.to_string());
     set("BERTH_JOB_NAME", launch.job_name.clone());

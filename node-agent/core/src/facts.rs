@@ -43,6 +43,7 @@ impl AgentCore {
         for key in missing {
             self.on_missing(now_ms, key, renewed, effects);
         }
+        self.soil_all_gpus(effects);
         let jobs: BTreeSet<JobId> = self.tasks.keys().map(|key| key.job).collect();
         for job in jobs {
             self.start_waiting(job, effects);
@@ -219,6 +220,7 @@ impl AgentCore {
         if let Some(task) = self.tasks.get(&key) {
             self.events.push(TaskEvent::State(key, task.inventory()));
         }
+        self.soil_gpus(key, effects);
         self.start_waiting(key.job, effects);
     }
 

@@ -2,6 +2,7 @@
 
 use berth_types::{CheckpointFile, CheckpointRecord, Directive, Epoch, JobId, TaskExit, TaskKey};
 
+use crate::gpus::GpuFact;
 use crate::prepare::{PrepareFault, Prepared};
 use crate::task::TaskMemo;
 
@@ -87,6 +88,18 @@ pub enum Input {
         step: u64,
         /// The record for the log, or what is wrong.
         result: Result<CheckpointRecord, String>,
+    },
+    /// The node's GPUs are read from a driver: so many. Until then, and on nodes without, GPUs are as the offer says.
+    Gpus {
+        /// Length of the node's offer.
+        count: u16,
+    },
+    /// Something was seen of one of them.
+    Gpu {
+        /// Index in the node's offer.
+        gpu: u16,
+        /// What.
+        fact: GpuFact,
     },
     /// Time passed; due at least every 100 ms for timely kills.
     Tick,

@@ -11,6 +11,7 @@
 //! - at most one epoch of a job has live processes here; a newer one waits until the older ones are gone;
 //! - an ended task stays in every inventory until a leader said [`forget`](berth_types::Directive::forget);
 //! - an epoch that a tombstone has named never starts;
+//! - a GPU that is read from a driver is handed out only after a look that began after its last task ended;
 //! - a task is stopped by a tombstone, by a newer epoch of its job, or by the lease of a `fence` job: never by absence.
 
 mod checkpoints;
@@ -20,17 +21,20 @@ pub mod effect;
 pub mod env;
 mod facts;
 pub mod fence;
+pub mod gpus;
 pub mod input;
 mod inventory;
 mod lease;
 pub mod masters;
 mod memory;
 pub mod prepare;
+pub mod roster;
 pub mod task;
 
 pub use crate::core::{AgentConfig, AgentCore};
 pub use effect::{Effect, StopSignal, TaskMessage};
 pub use fence::{Fence, Refusal};
+pub use gpus::{GpuFact, GpuProcessFact};
 pub use input::{Input, KeptPhase, KeptTask, ReportedCheckpoint};
 pub use masters::{Learned, Route};
 pub use prepare::{DamagedCheckpoint, PrepareFault, Prepared};

@@ -1,9 +1,9 @@
 //! The life of one task on its node.
 //!
 //! ```text
-//! Waiting --older epochs gone--> Preparing --Prepared--> Spawning --Spawned--> Running --TaskExited--> Ended
-//!    \                              \ --fault, stop--.        \ --------- TaskExited -------------------^
-//!     `-- stop ---------------------------------> Recording --TaskExited--------------------------------'
+//! Waiting --older epochs gone,--> Preparing --Prepared--> Spawning --Spawned--> Running --TaskExited--> Ended
+//!    \       its GPUs free            \ --fault, stop--.        \ --------- TaskExited -------------------^
+//!     `-- stop, GPU broken -------------------------> Recording --TaskExited------------------------------'
 //! ```
 //! `Ended` leaves only by `forget`. A stop of a task with a process asks (TERM), then kills (KILL) until it is gone.
 
@@ -26,6 +26,8 @@ pub struct TaskMemo {
     pub checkpoint_dir: String,
     /// How many checkpoints to keep.
     pub checkpoint_keep: u32,
+    /// Indices of the GPUs that it holds a share of.
+    pub gpus: Vec<u16>,
 }
 
 impl TaskMemo {
@@ -35,6 +37,7 @@ impl TaskMemo {
             fence: launch.lost_node == LostNodeRule::Fence,
             checkpoint_dir,
             checkpoint_keep: launch.checkpoint_keep.max(1),
+            gpus: launch.gpus.iter().map(|share| share.gpu).collect(),
         }
     }
 }
@@ -42,7 +45,7 @@ impl TaskMemo {
 /// Where a task is.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Phase {
-    /// Accepted; an older epoch of its job is still alive here.
+    /// Accepted; an older epoch of its job is still alive here, or its GPUs are not free yet.
     Waiting(Arc<LaunchTask>),
     /// The shell makes it ready.
     Preparing(Arc<LaunchTask>),
@@ -86,6 +89,8 @@ pub(crate) struct Task {
     pub(crate) stop: Option<Stop>,
     pub(crate) progress: Option<Progress>,
     pub(crate) damaged: Vec<DamagedCheckpoint>,
+    /// It could start but for its GPUs, since then.
+    pub(crate) gpu_wait_since_ms: Option<u64>,
 }
 
 impl Task {
@@ -96,6 +101,19 @@ impl Task {
             stop: None,
             progress: None,
             damaged: Vec::new(),
+            gpu_wait_since_ms: None,
+        }
+    }
+
+    /// Its first process, while there is one.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        match self.phase {
+            Phase::Running { pid, .. } => Some(pid),
+            Phase::Waiting(_)
+            | Phase::Preparing(_)
+            | Phase::Spawning(..)
+            | Phase::Recording(_)
+            | Phase::Ended(_) => None,
         }
     }
 

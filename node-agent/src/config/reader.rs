@@ -115,6 +115,28 @@ impl Reader {
         }
     }
 
+    /// Takes this very text, where something else may stand as well.
+    pub(super) fn is_text(&mut self, key: &'static str, text: &str) -> bool {
+        let there = self.table.get(key).and_then(Value::as_str) == Some(text);
+        if there {
+            self.take(key);
+        }
+        there
+    }
+
+    /// A table of its own, empty if it is not there.
+    pub(super) fn table(&mut self, key: &'static str) -> Reader {
+        let table = match self.take(key) {
+            None => Table::new(),
+            Some(Value::Table(table)) => table,
+            Some(other) => {
+                self.wrong(key, &other, &format!("a table: [{key}]"));
+                Table::new()
+            }
+        };
+        Reader::new(key, table)
+    }
+
     /// Takes over the faults of an entry that has been read.
     pub(super) fn adopt(&mut self, entry: Reader) {
         self.faults.extend(entry.finish());

@@ -69,6 +69,55 @@ fn gpus_are_multiplied_and_simulated() {
 }
 
 #[test]
+fn gpus_of_a_driver_are_read() {
+    let file = |more: &str| format!("masters = [\"127.0.0.1:7401\"]\ndata_dir = \"/d\"\n{more}");
+    let plain = Config::parse(&file(""), &host()).unwrap();
+    assert_eq!(plain.telemetry, None);
+    assert_eq!(plain.metrics, Some("127.0.0.1:9400".parse().unwrap()));
+    let text = file(
+        "gpus = \"auto\"\nmetrics = \"off\"\n[telemetry]\ninterval = \"100ms\"\ndeadline = \"1s\"",
+    );
+    let config = Config::parse(&text, &host()).unwrap();
+    let telemetry = config.telemetry.unwrap();
+    assert_eq!(telemetry.interval, Duration::from_millis(100));
+    assert_eq!((telemetry.library, config.metrics), (None, None));
+    assert!(!config.node.simulated_gpus);
+    for (more, fault) in [
+        (
+            "gpus = \"some\"",
+            "gpus: string where something else belongs",
+        ),
+        (
+            "metrics = \"0.0.0.0:9400\"",
+            "metrics: `0.0.0.0:9400` is not a loopback address",
+        ),
+        (
+            "metrics = \"9400\"",
+            "metrics: `9400` is no address with a port",
+        ),
+        (
+            "[telemetry]\ninterval = \"1ms\"",
+            "telemetry.interval: shorter than 10 ms",
+        ),
+        (
+            "[telemetry]\ndeadline = \"2s\"",
+            "telemetry.deadline: shorter than 2s 500ms",
+        ),
+        (
+            "[telemetry]\nlibrary = \"x.so\"",
+            "telemetry.library: is not absolute",
+        ),
+        (
+            "[telemetry]\nintervall = \"1s\"",
+            "telemetry.intervall: unknown key (did you mean `interval`?)",
+        ),
+    ] {
+        let told = faults(&file(more));
+        assert!(told.len() == 1 && told[0].starts_with(fault), "{told:?}");
+    }
+}
+
+#[test]
 fn every_fault_is_told_at_once() {
     let text = r#"
         masters = ["nowhere"]

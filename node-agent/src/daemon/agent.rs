@@ -1,6 +1,7 @@
 //! The core with its hands: feeds it facts and carries out its effects.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,14 +15,17 @@ use berth_types::{AgentReport, NodeSpec, TaskExit, TaskKey};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::config::Config;
+use crate::config::{Config, Telemetry};
 use crate::daemon::event_loop::Clock;
 use crate::daemon::fence_file::FenceFile;
-use crate::daemon::happening::Happenings;
+use crate::daemon::gpus::Gpus;
+use crate::daemon::happening::{Happening, Happenings};
 use crate::daemon::logs::{Logs, Writers};
 use crate::daemon::masters_file::MastersFile;
+use crate::daemon::metrics::Counts;
 use crate::daemon::retention::{self, Retention};
 use crate::daemon::task_socket::{self, Claim, Outbox};
+use crate::gpu::watch::{self as probes, News};
 use crate::keeper::protocol::Request;
 use crate::layout::Layout;
 
@@ -62,8 +66,11 @@ pub(super) struct Agent {
     pub(super) verifiers: Arc<Semaphore>,
     pub(super) tasks: BTreeMap<TaskKey, Vec<Outbox>>,
     pub(super) writers: Writers,
+    /// Read from a driver; none if they are declared.
+    pub(super) gpus: Option<Gpus>,
+    pub(super) counts: Counts,
     base_env: BTreeMap<String, String>,
-    node: NodeSpec,
+    pub(super) node: NodeSpec,
     session: Option<Session>,
     report: AgentReport,
     report_at: Option<Instant>,
@@ -90,6 +97,11 @@ impl Agent {
         let masters_file = MastersFile::new(layout.masters());
         let core =
             AgentCore::new(times, fence_file.saved(), clock.now_ms()).knowing(masters_file.read());
+        let gpus = config.telemetry.is_some().then(|| Gpus::open(&layout));
+        let mut node = config.node;
+        if let Some(gpus) = &gpus {
+            node.gpus.clone_from(&gpus.offer);
+        }
         Ok(Self {
             masters: watch::Sender::new(core.masters().clone()),
             core,
@@ -104,8 +116,10 @@ impl Agent {
             verifiers: Arc::new(Semaphore::new(VERIFIERS)),
             tasks: BTreeMap::new(),
             writers,
+            gpus,
+            counts: Counts::default(),
             base_env: base_env(),
-            node: config.node,
+            node,
             session: None,
             report: AgentReport::default(),
             report_at: None,
@@ -215,6 +229,54 @@ impl Agent {
         }
     }
 
+    /// Has the GPUs read from now on.
+    pub(super) fn watch_gpus(&mut self, telemetry: Telemetry, program: PathBuf) {
+        let Some(gpus) = &mut self.gpus else {
+            return;
+        };
+        let settings = probes::Settings {
+            program,
+            library: telemetry.library,
+            tasks_dir: self.layout.tasks(),
+            interval: telemetry.interval,
+            deadline: telemetry.deadline,
+        };
+        let out = self.out.clone();
+        gpus.watched(probes::start(settings, move |news| {
+            out.send(Happening::Gpus(news))
+        }));
+        let count = gpus.count();
+        self.feed(count);
+    }
+
+    pub(super) fn look_at_gpus(&self, look: u64) {
+        if let Some(gpus) = &self.gpus {
+            gpus.look(look);
+        }
+    }
+
+    pub(super) fn on_gpu_news(&mut self, news: News) {
+        let Some(gpus) = &mut self.gpus else {
+            return;
+        };
+        let outcome = gpus.on_news(news);
+        self.inputs.extend(outcome.inputs);
+        if outcome.offer_changed {
+            self.node.gpus.clone_from(&gpus.offer);
+            tracing::info!(gpus = self.node.gpus.len(), "the GPUs of this node are");
+            // Leaders learn of it from a registration only.
+            if let Some(session) = &self.session {
+                let session = session.id;
+                self.drop_session();
+                self.feed(Input::Disconnected { session });
+            }
+        }
+    }
+
+    pub(super) fn connected(&self) -> bool {
+        self.session.is_some()
+    }
+
     pub(super) fn drop_session(&mut self) {
         self.session = None;
         self.logs.close_all();
@@ -282,6 +344,7 @@ impl Agent {
 
     pub(super) fn send_report(&mut self) {
         if self.report_at.take().is_some() || self.report.full_inventory {
+            self.counts.reports += 1;
             let report = std::mem::take(&mut self.report);
             self.send(Kind::Report((&report).into()));
         }
@@ -358,6 +421,10 @@ impl Agent {
                 .map(|r| r.path.clone())
                 .unwrap_or_default(),
             task_dir: self.layout.task_dir(launch.key).display().to_string(),
+            gpu_uuids: match &self.gpus {
+                Some(gpus) => gpus.offer.iter().map(|gpu| gpu.uuid.clone()).collect(),
+                None => Vec::new(),
+            },
         };
         task_env(launch, &local)
     }

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use berth_agent_core::{Effect, Fence, Input, Prepared, TaskMemo};
-use berth_types::{LaunchTask, TaskExit};
+use berth_types::{LaunchTask, TaskExit, TaskKey};
 
 use crate::daemon::agent::Agent;
 use crate::daemon::checkpoints::{self, Reported};
 use crate::daemon::happening::Happening;
-use crate::daemon::{prepare, program};
+use crate::daemon::{gpus, prepare, program};
 use crate::keeper::protocol::{Request, SpawnRequest};
 
 pub(super) fn carry_out(agent: &mut Agent, effect: Effect) {
@@ -34,10 +34,7 @@ pub(super) fn carry_out(agent: &mut Agent, effect: Effect) {
             signal,
             by_node,
         } => agent.signal(key, signal, by_node),
-        Effect::PersistExit { key, exit } => {
-            let exit = exit.into();
-            agent.keeper_requests.push(Request::Record { key, exit });
-        }
+        Effect::PersistExit { key, exit } => record(agent, key, exit),
         Effect::Forget { key } => agent.forget(key),
         Effect::RenewLease { lease_ms } => {
             agent.keeper_requests.push(Request::Lease { ms: lease_ms })
@@ -68,19 +65,35 @@ pub(super) fn carry_out(agent: &mut Agent, effect: Effect) {
             step,
             checkpoint_dir,
             keep,
-        } => {
-            let prune = move || {
-                checkpoints::prune(Path::new(&checkpoint_dir), job, epoch, step, keep as usize)
-            };
-            tokio::task::spawn_blocking(prune);
-        }
+        } => drop(tokio::task::spawn_blocking(move || {
+            checkpoints::prune(Path::new(&checkpoint_dir), job, epoch, step, keep as usize)
+        })),
+        Effect::LookAtGpus { look } => agent.look_at_gpus(look),
+        Effect::EndProcess {
+            key,
+            pid,
+            start_ticks,
+            gpu,
+        } => end_process(agent, key, pid, start_ticks, gpu),
         Effect::TellTask { key, message } => agent.tell_task(key, &message),
         Effect::Disconnect { session: _ } => agent.drop_session(),
-        Effect::Refused {
-            session: _,
-            refusal,
-        } => tracing::warn!(%refusal, "a directive is refused"),
+        Effect::Refused { refusal, .. } => tracing::warn!(%refusal, "a directive is refused"),
     }
+}
+
+fn record(agent: &mut Agent, key: TaskKey, exit: TaskExit) {
+    let exit = exit.into();
+    agent.keeper_requests.push(Request::Record { key, exit });
+}
+
+fn end_process(agent: &mut Agent, key: TaskKey, pid: u32, start_ticks: u64, gpu: u16) {
+    tracing::warn!(job = %key.job, attempt = %key.epoch, rank = %key.rank, pid, gpu, "a process outlived its task and holds a GPU: killing it");
+    let out = agent.out.clone();
+    tokio::task::spawn_blocking(move || {
+        if gpus::end_process(pid, start_ticks) {
+            out.send(Happening::LeftoverEnded { pid, start_ticks });
+        }
+    });
 }
 
 fn save_fence(agent: &mut Agent, fence: Fence) {

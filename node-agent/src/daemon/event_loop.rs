@@ -20,17 +20,20 @@ use crate::config::Config;
 use crate::daemon::agent::Agent;
 use crate::daemon::happening::{Happening, Happenings};
 use crate::daemon::master::Dialler;
+use crate::daemon::metrics::{self, Snapshot};
 use crate::daemon::task_socket;
 use crate::keeper::client::{ClientError, KeeperClient};
 use crate::keeper::protocol::{Kept, Reply};
 use crate::layout::Layout;
 
 /// How often the core hears that time has passed.
-const TICK: Duration = Duration::from_millis(100);
+pub(super) const TICK: Duration = Duration::from_millis(100);
 /// Happenings taken before their effects are sent off together.
 const BATCH: usize = 512;
 /// Pause before a keeper that could not be had is tried again.
 const KEEPER_AGAIN: Duration = Duration::from_secs(1);
+/// How long a node that never saw its GPUs waits for their driver before it registers without them.
+const FIRST_LOOK: Duration = Duration::from_secs(10);
 /// Told to systemd even if no master is reachable: tasks that are adopted need this agent.
 const READY_AFTER: Duration = Duration::from_secs(5);
 
@@ -96,18 +99,26 @@ pub async fn run(config: Config, program: PathBuf) -> Result<(), DaemonError> {
     let listener = listen(&layout)?;
     tokio::spawn(task_socket::serve(listener, layout.tasks(), out.clone()));
     let (configured, silence) = (config.masters.clone(), config.silence);
-    let agent = Agent::new(config, layout, Clock::start(), out.clone())
+    let (telemetry, metrics) = (config.telemetry.clone(), config.metrics);
+    let mut agent = Agent::new(config, layout, Clock::start(), out.clone())
         .map_err(io("open the agent's files"))?;
     let dialler = Dialler::new(configured, agent.masters(), silence, keeper.incarnation);
+    if let Some(telemetry) = telemetry {
+        agent.watch_gpus(telemetry, program.clone());
+    }
     let mut event_loop = EventLoop {
         agent,
         keeper: None,
+        dialler: None,
         program,
         out: out.clone(),
     };
     event_loop.on_keeper(Ok(keeper));
     event_loop.agent.settle();
-    tokio::spawn(dialler.run(out));
+    if let Some(address) = metrics {
+        tokio::spawn(metrics::serve(address, out.clone()));
+    }
+    event_loop.dialler = Some(dialler);
     event_loop.run(happenings).await
 }
 
@@ -149,6 +160,8 @@ fn listen(layout: &Layout) -> Result<UnixListener, DaemonError> {
 struct EventLoop {
     agent: Agent,
     keeper: Option<KeeperClient>,
+    /// Not running yet.
+    dialler: Option<Dialler>,
     program: PathBuf,
     out: Happenings,
 }
@@ -198,12 +211,27 @@ impl EventLoop {
                 };
                 self.on_happening(happening);
             }
+            self.dial(started);
             self.agent.settle();
             self.send_to_keeper();
         }
     }
 
+    /// Looks for a master, once it is known what the node offers: at once where GPUs are declared or known from before.
+    fn dial(&mut self, started: Instant) {
+        let known = match &self.agent.gpus {
+            Some(gpus) => gpus.complete() || !gpus.offer.is_empty(),
+            None => true,
+        };
+        if (known || started.elapsed() >= FIRST_LOOK)
+            && let Some(dialler) = self.dialler.take()
+        {
+            tokio::spawn(dialler.run(self.out.clone()));
+        }
+    }
+
     fn on_tick(&mut self, started: Instant) {
+        self.agent.counts.ticked();
         self.agent.feed(Input::Tick);
         self.agent.retire_directories();
         if started.elapsed() >= READY_AFTER {
@@ -231,6 +259,16 @@ impl EventLoop {
             } => self.agent.on_connected(session, address, outbox, close),
             Happening::Said { session, message } => self.on_said(session, message),
             Happening::Gone { session } => self.agent.on_gone(session),
+            Happening::Gpus(news) => self.agent.on_gpu_news(news),
+            Happening::LeftoverEnded { pid, start_ticks } => {
+                if let Some(gpus) = &mut self.agent.gpus {
+                    gpus.on_leftover_ended(pid, start_ticks);
+                }
+            }
+            Happening::Scrape(answer) => {
+                // Who asked may have given up.
+                let _ = answer.send(Snapshot::of(&self.agent));
+            }
             Happening::Hello {
                 claim,
                 outbox,

@@ -5,7 +5,9 @@ use berth_proto::v1;
 use berth_types::TaskKey;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::daemon::metrics::Snapshot;
 use crate::daemon::task_socket::{Claim, Outbox};
+use crate::gpu::watch::News;
 use crate::keeper::client::{ClientError, KeeperClient};
 
 /// Something happened.
@@ -38,6 +40,17 @@ pub(super) enum Happening {
         /// Which.
         session: u64,
     },
+    /// Something was heard of the GPUs.
+    Gpus(News),
+    /// A process that outlived its task was killed.
+    LeftoverEnded {
+        /// Its id.
+        pid: u32,
+        /// When it started.
+        start_ticks: u64,
+    },
+    /// Somebody wants to know how things are.
+    Scrape(oneshot::Sender<Snapshot>),
     /// A task connected and says who it is.
     Hello {
         /// Who.

@@ -5,6 +5,7 @@
 
 mod adoption;
 mod checkpoints;
+mod gpus;
 mod harness;
 mod lifecycle;
 mod logs;

@@ -16,6 +16,7 @@ pub mod id;
 pub mod job;
 pub mod node;
 pub mod resources;
+pub mod telemetry;
 
 pub use agent::{
     AgentReport, Directive, LaunchTask, TaskEvent, TaskExit, TaskInventory, TaskKey, Tombstone,
@@ -33,3 +34,4 @@ pub use id::{Epoch, JobId, MasterId, NodeId, Rank};
 pub use job::{CheckpointSpec, GroupSpec, JobSpec, JobState, LostNodeRule, Outcome, RestartSpec};
 pub use node::{GpuInfo, NodeSpec, NodeState};
 pub use resources::{GpuShare, MILLI, Resources};
+pub use telemetry::{GpuCondition, GpuIdentity, GpuPath, GpuReading, GpuXid, PciePath};

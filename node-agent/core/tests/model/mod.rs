@@ -275,6 +275,8 @@ impl World {
             | Effect::VerifyCheckpoint { .. }
             | Effect::PruneCheckpoints { .. }
             | Effect::TellTask { .. }
+            | Effect::LookAtGpus { .. }
+            | Effect::EndProcess { .. }
             | Effect::SaveMasters(_)
             | Effect::Refused { .. } => {}
         }

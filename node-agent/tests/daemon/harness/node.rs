@@ -13,6 +13,8 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_berth-agent");
 pub(crate) struct Node {
     pub(crate) dir: TempDir,
     agent: Option<Child>,
+    /// More variables of the agent.
+    env: Vec<(String, String)>,
 }
 
 impl Node {
@@ -22,12 +24,32 @@ impl Node {
 
     pub(crate) fn start_with(masters: &[&str], more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        Self::start_in(dir, masters, more, &[])
+    }
+
+    /// In this directory, with more variables.
+    pub(crate) fn start_in(
+        dir: TempDir,
+        masters: &[&str],
+        more: &str,
+        env: &[(&str, &Path)],
+    ) -> Self {
+        let metrics = if more.contains("metrics = ") {
+            ""
+        } else {
+            "metrics = \"off\"\n"
+        };
         let config = format!(
-            "name = \"n1\"\nmasters = {masters:?}\ndata_dir = {:?}\nheartbeat = \"100ms\"\nsilence = \"5s\"\n{more}",
+            "name = \"n1\"\nmasters = {masters:?}\ndata_dir = {:?}\nheartbeat = \"100ms\"\nsilence = \"5s\"\n{metrics}{more}",
             dir.path().join("data")
         );
         std::fs::write(dir.path().join("agent.toml"), config).unwrap();
-        let mut node = Self { dir, agent: None };
+        let env = env
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.display().to_string()))
+            .collect();
+        let agent = None;
+        let mut node = Self { dir, agent, env };
         node.start_agent();
         node
     }
@@ -44,6 +66,7 @@ impl Node {
             .arg(self.dir.path().join("agent.toml"))
             .env("BERTH_LOG", "info,berth_agent=debug")
             .env("SECRET_OF_THE_AGENT", "s")
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

@@ -159,14 +159,12 @@ impl World<'_> {
                 inventory,
             } => {
                 let cluster_id = fence.cluster_id;
-                self.send_up(
-                    session,
-                    Frame::Register {
-                        incarnation,
-                        cluster_id,
-                        inventory,
-                    },
-                );
+                let frame = Frame::Register {
+                    incarnation,
+                    cluster_id,
+                    inventory,
+                };
+                self.send_up(session, frame);
             }
             Effect::Report { session, report } => self.send_up(session, Frame::Report(report)),
             Effect::SaveFence(fence) => self.machines[at.machine].fence = fence,
@@ -202,6 +200,8 @@ impl World<'_> {
                 self.verified(at, job, record);
             }
             Effect::PruneCheckpoints { .. } | Effect::TellTask { .. } => {}
+            // GPUs are declared here, so there are no facts of them to act on.
+            Effect::LookAtGpus { .. } | Effect::EndProcess { .. } => {}
             Effect::Disconnect { session } => {
                 let machine = &mut self.machines[at.machine];
                 if machine.session == Some(session) {
