@@ -1,6 +1,5 @@
 //! The published order of queueing policies holds on recorded workloads. Needs the recorded traces: set BERTH_TRACES to
-//! their folder. `cargo test -p berth-sim --release --test queues -- --nocapture --include-ignored` prints
-//! the tables.
+//! their folder. `berth-sim reproduce queues` measures Venus, too.
 #![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr)]
 
 use std::path::PathBuf;
@@ -78,13 +77,4 @@ fn philly_by_virtual_cluster() {
             }
         }
     }
-}
-
-#[test]
-#[ignore = "takes minutes; run with --ignored"]
-fn venus_on_one_cluster_with_faster_arrivals() {
-    let Some(traces) = traces() else { return };
-    let rows = queues::venus(&traces, 1.6, 1).expect("the list is sound");
-    print(&rows);
-    is_ordered(&rows);
 }
