@@ -394,7 +394,8 @@ async fn what_if_answers_from_a_live_cluster_and_changes_nothing() {
 
     let asked = |answer: &Value, key: &str, id: &str| {
         let jobs = answer["jobs"].as_array().unwrap();
-        let job = jobs.iter().find(|job| job["job"].to_string() == id);
+        let id: u64 = id.parse().unwrap();
+        let job = jobs.iter().find(|job| job["job"] == id);
         job.unwrap_or_else(|| panic!("no job {id} in {answer}"))[key].clone()
     };
     let more = json(&cluster, &["what-if", "--add-nodes", "a100x2=1"]).await;

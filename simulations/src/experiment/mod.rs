@@ -1,6 +1,6 @@
 //! One workload on one cluster under one policy, measured.
 //!
-//! [`workload`] opens the files that the command line names, [`measure`] runs the twin and looks at the clock,
+//! [`workload`] opens the files that the command line names, [`mod@measure`] runs the twin and looks at the clock,
 //! [`report`] says what came out of it. Comparisons of several policies are made of the same parts.
 
 pub mod measure;
