@@ -14,12 +14,19 @@ use std::collections::BTreeMap;
 use berth_core::planner::{self, Capacity, Leeway, Placed, ShapeId, Shapes, largest, place};
 use berth_core::policy::{Action, Backfill, Proposal, ProposedBundle, View};
 use berth_core::state::Job;
-use berth_types::{JobId, MILLI, TaskPlacement};
+use berth_types::{JobId, MILLI};
 
 use crate::duration;
 
 /// Most starts proposed with places of their own in one round: as many as a plan starts.
 const MAX_PLACED: usize = 512;
+
+/// Most running jobs considered for one start, the least important ones. A start that needs more of them gone waits.
+const MAX_VICTIMS: usize = 4_096;
+
+/// Most running jobs given up or taken back while evictions are tried, about 500 ns each: bounds a round's time. The
+/// next round goes on.
+const MAX_MOVES: usize = 100_000;
 
 /// Proposes that the first of these jobs run, which are all that are pending or placed, the most important first.
 /// `why` is told with each eviction.
@@ -35,6 +42,7 @@ pub fn by_rank(view: &View, ranked: &[JobId], why: &str) -> Proposal {
             .filter(|(job, admitted)| !**admitted && planner::is_evictable(&view.state, job))
             .map(|(job, _)| *job)
             .collect(),
+        moves: 0,
         checks: 0,
     };
     let waits = |job: &Job| job.is_pending() && !view.state.reservations.contains_key(&job.id);
@@ -84,6 +92,8 @@ struct Round<'v> {
     failed: BTreeMap<usize, usize>,
     /// Who may be evicted, the least important first.
     victims: Vec<&'v Job>,
+    /// Victims given up or taken back so far.
+    moves: usize,
     checks: u64,
 }
 
@@ -110,45 +120,72 @@ impl<'v> Round<'v> {
 
     /// A place for a job once others are gone, and who has to go. Changes nothing if there is none.
     fn start_instead(&mut self, job: &Job, shape: ShapeId) -> Option<(Vec<JobId>, Placed)> {
-        let shape = self.shapes.get(shape);
-        let sizes = shape.least();
-        let needs = duration::asked_milligpu(job);
-        let mut given: Vec<(&Job, Vec<TaskPlacement>)> = Vec::new();
-        let (mut vacated, mut found) = (0, None);
-        for victim in &self.victims {
-            let tasks = planner::held(victim);
-            self.capacity.give(&victim.spec.groups, &tasks);
-            vacated += duration::held_milligpu(victim);
-            given.push((victim, tasks));
-            // What is free may help as well, but not if nothing is vacated where it counts.
-            if vacated > 0 || needs == 0 {
-                let checks = &mut self.checks;
-                found = place(&self.capacity, shape, &sizes, Leeway::ALL, checks);
-            }
-            if found.is_some() {
-                break;
-            }
-        }
-        let Some(placed) = found else {
-            for (victim, tasks) in &given {
-                self.capacity.take(&victim.spec.groups, tasks, Leeway::ALL);
-            }
-            return None;
-        };
-        self.capacity
-            .take(&job.spec.groups, &placed.tasks, Leeway::ALL);
-        // The last one was needed; of the others, the more important ones stay if they can.
+        let (count, placed) = self.fewest(shape)?;
+        let groups = &job.spec.groups;
+        self.capacity.take(groups, &placed.tasks, Leeway::ALL);
+        // Of those in question, the more important ones stay if they can.
         let mut evicted = Vec::new();
-        for (victim, tasks) in given.iter().rev() {
-            let groups = &victim.spec.groups;
-            self.capacity.take(groups, tasks, Leeway::ALL);
-            if !self.capacity.is_sound(groups, tasks) {
-                self.capacity.give(groups, tasks);
+        for victim in self.victims[..count].iter().rev() {
+            let (groups, tasks) = (&victim.spec.groups, planner::held(victim));
+            self.capacity.take(groups, &tasks, Leeway::ALL);
+            if !self.capacity.is_sound(groups, &tasks) {
+                self.capacity.give(groups, &tasks);
                 evicted.push(victim.id);
             }
         }
         self.victims.retain(|victim| !evicted.contains(&victim.id));
         Some((evicted, placed))
+    }
+
+    /// How many of the victims, the least important first, have to go for a shape to fit, and where it fits then; those
+    /// victims are gone when this returns. Changes nothing if there is no such number within the bounds.
+    fn fewest(&mut self, shape: ShapeId) -> Option<(usize, Placed)> {
+        let most = self.victims.len().min(MAX_VICTIMS);
+        if self.moves >= MAX_MOVES {
+            return None;
+        }
+        let (mut fails, mut gone) = (0, 0);
+        let mut found = None;
+        while found.is_none() && gone < most {
+            fails = gone;
+            self.vacate(&mut gone, (2 * fails).clamp(1, most));
+            found = self.place(shape);
+        }
+        let Some(mut placed) = found else {
+            self.vacate(&mut gone, 0);
+            return None;
+        };
+        let mut fits = gone;
+        while fits - fails > 1 {
+            let middle = fails + (fits - fails) / 2;
+            self.vacate(&mut gone, middle);
+            match self.place(shape) {
+                Some(better) => (fits, placed) = (middle, better),
+                None => fails = middle,
+            }
+        }
+        self.vacate(&mut gone, fits);
+        Some((fits, placed))
+    }
+
+    /// Goes from so many victims gone to so many.
+    fn vacate(&mut self, gone: &mut usize, wanted: usize) {
+        self.moves += gone.abs_diff(wanted);
+        for victim in &self.victims[(*gone).min(wanted)..(*gone).max(wanted)] {
+            let (groups, tasks) = (&victim.spec.groups, planner::held(victim));
+            if wanted > *gone {
+                self.capacity.give(groups, &tasks);
+            } else {
+                self.capacity.take(groups, &tasks, Leeway::ALL);
+            }
+        }
+        *gone = wanted;
+    }
+
+    fn place(&mut self, shape: ShapeId) -> Option<Placed> {
+        let shape = self.shapes.get(shape);
+        let (sizes, checks) = (shape.least(), &mut self.checks);
+        place(&self.capacity, shape, &sizes, Leeway::ALL, checks)
     }
 }
 
