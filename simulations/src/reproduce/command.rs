@@ -10,7 +10,7 @@ use berth_policy::registry;
 use clap::{Args, ValueEnum};
 
 use super::table::{self, Band, Row, Verdict};
-use super::{openb, queues, sia};
+use super::{openb, queues, sia, speed};
 use crate::input::traces_dir;
 use crate::output::{self, Bar, Interrupt};
 
@@ -58,6 +58,8 @@ pub enum What {
     Sia,
     /// Helios' comparison of FIFO, SJF, SRTF and QSSF, on Philly and Venus.
     Queues,
+    /// What runs and planning rounds take, in seconds of CPU.
+    Speed,
 }
 
 /// Something to measure: its rows, once it is.
@@ -86,6 +88,17 @@ pub fn run(options: &ReproduceOptions) -> anyhow::Result<ExitCode> {
     }
     if wanted(What::Queues) {
         tasks.extend(queue_tasks(&traces, options.short));
+    }
+    if wanted(What::Speed) {
+        tasks.push((
+            "philly-1 under sia".to_owned(),
+            Box::new(|| speed::sia(&traces)),
+        ));
+        tasks.push((
+            "Venus under fifo".to_owned(),
+            Box::new(|| speed::venus(&traces)),
+        ));
+        tasks.push(("planning rounds".to_owned(), Box::new(speed::rounds)));
     }
     let interrupt = Interrupt::listen();
     let mut bar = Bar::new(tasks.len() as u64, "results");

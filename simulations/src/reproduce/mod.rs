@@ -5,4 +5,5 @@ pub mod command;
 pub mod openb;
 pub mod queues;
 pub mod sia;
+pub mod speed;
 pub mod table;
