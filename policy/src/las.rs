@@ -16,7 +16,7 @@
 //! (published comparisons use 60 s) to notice a job that passes a threshold while nothing else happens. The profile-based
 //! placement of section 3.4 is left to the planner, which always consolidates. Promotions are remembered by the leader
 //! only: after a change of leader, a promoted job counts its whole service again. Evictions as in
-//! [`preempt`](crate::preempt).
+//! [`preempt`].
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

@@ -12,7 +12,7 @@
 //!   first, by arrival. So a job's wait is bounded by that, plus the time that those which aged before it need.
 //!
 //! `preempt=yes` is the published policy (as in Helios, SC 2021, section 4.2): running jobs are ranked with those that
-//! wait, nobody ages, and who has less before it takes the place of who has more ([`preempt`](crate::preempt) tells how
+//! wait, nobody ages, and who has less before it takes the place of who has more ([`preempt`] tells how
 //! evictions deviate). Work up to an eviction counts as kept, since a job has notice to save.
 
 use std::cmp::Reverse;

@@ -76,7 +76,7 @@ impl AgentFile<'_> {
     pub(crate) fn text(&self) -> String {
         let last = self.port_first + (self.port_count - 1);
         let mut text = format!(
-            "name = {:?}\ndata_dir = {:?}\nmasters = {:?}\ncpus = {}\nmemory = \"16GiB\"\nports = \"{}-{last}\"\n",
+            "name = {:?}\ndata_dir = {:?}\nmasters = {:?}\ncpus = {}\nmemory = \"16GiB\"\nmetrics = \"off\"\nports = \"{}-{last}\"\n",
             self.name, self.data_dir, self.masters, self.cpus, self.port_first
         );
         let _ = write!(text, "[labels]\nname = {:?}\n", self.name);

@@ -377,6 +377,14 @@ async fn the_start_of_an_id_is_enough_to_look_and_not_to_change() {
     );
 }
 
+/// What `berth what-if` says of one job.
+fn asked(answer: &Value, key: &str, id: &str) -> Value {
+    let jobs = answer["jobs"].as_array().unwrap();
+    let id: u64 = id.parse().unwrap();
+    let job = jobs.iter().find(|job| job["job"] == id);
+    job.unwrap_or_else(|| panic!("no job {id} in {answer}"))[key].clone()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_if_answers_from_a_live_cluster_and_changes_nothing() {
     let cluster = small().await;
@@ -392,12 +400,6 @@ async fn what_if_answers_from_a_live_cluster_and_changes_nothing() {
     runs(&client, &second).await;
     let waits = submit(&cluster, "waits.toml", &text("waits")).await;
 
-    let asked = |answer: &Value, key: &str, id: &str| {
-        let jobs = answer["jobs"].as_array().unwrap();
-        let id: u64 = id.parse().unwrap();
-        let job = jobs.iter().find(|job| job["job"] == id);
-        job.unwrap_or_else(|| panic!("no job {id} in {answer}"))[key].clone()
-    };
     let more = json(&cluster, &["what-if", "--add-nodes", "a100x2=1"]).await;
     let wait_s = asked(&more, "wait_s", &waits).as_f64().unwrap();
     assert!(

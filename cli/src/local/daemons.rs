@@ -113,6 +113,8 @@ pub(crate) fn write_agent(
         "masters": masters,
         "address": "127.0.0.1",
         "ports": format!("{first}-{}", first + PORTS_PER_AGENT - 1),
+        // They would all want the same port of this host.
+        "metrics": "off",
     });
     if settings.gpus > 0 {
         config["gpus"] = json!([{

@@ -2,7 +2,7 @@
 //!
 //! Source: Weng et al., "Beware of Fragmentation: Scheduling GPU-Sharing Workloads with Fragmentation Gradient Descent",
 //! USENIX ATC 2023, sections 3 and 4 (algorithm 1). A worker goes where the cluster's fragmentation
-//! ([`fragment`](super::fragment)) grows least or falls most. As in the authors' simulator, the score of a place is
+//! ([`fragment`]) grows least or falls most. As in the authors' simulator, the score of a place is
 //! `100 * sigmoid((F before - F after) / 1000)`, cut to an integer, and a part of a GPU goes to the GPU of the node with
 //! the best score, ties to the first.
 //!

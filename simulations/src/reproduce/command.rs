@@ -78,28 +78,7 @@ pub fn run(options: &ReproduceOptions) -> anyhow::Result<ExitCode> {
     if let Some(path) = &options.report {
         output::check_writable(path)?;
     }
-    let wanted = |what| options.what.is_empty() || options.what.contains(&what);
-    let mut tasks = Vec::new();
-    if wanted(What::Openb) {
-        tasks.extend(openb_tasks(&traces, options.short)?);
-    }
-    if wanted(What::Sia) {
-        tasks.extend(sia_tasks(&traces, options.short)?);
-    }
-    if wanted(What::Queues) {
-        tasks.extend(queue_tasks(&traces, options.short));
-    }
-    if wanted(What::Speed) {
-        tasks.push((
-            "philly-1 under sia".to_owned(),
-            Box::new(|| speed::sia(&traces)),
-        ));
-        tasks.push((
-            "Venus under fifo".to_owned(),
-            Box::new(|| speed::venus(&traces)),
-        ));
-        tasks.push(("planning rounds".to_owned(), Box::new(speed::rounds)));
-    }
+    let tasks = tasks(options, &traces)?;
     let interrupt = Interrupt::listen();
     let mut bar = Bar::new(tasks.len() as u64, "results");
     let mut rows = Vec::new();
@@ -142,6 +121,33 @@ pub fn run(options: &ReproduceOptions) -> anyhow::Result<ExitCode> {
         (false, 0) => ExitCode::SUCCESS,
         (false, _) => ExitCode::FAILURE,
     })
+}
+
+/// What is to be measured, in order.
+fn tasks<'t>(options: &ReproduceOptions, traces: &'t Path) -> anyhow::Result<Vec<Task<'t>>> {
+    let wanted = |what| options.what.is_empty() || options.what.contains(&what);
+    let mut tasks: Vec<Task<'_>> = Vec::new();
+    if wanted(What::Openb) {
+        tasks.extend(openb_tasks(traces, options.short)?);
+    }
+    if wanted(What::Sia) {
+        tasks.extend(sia_tasks(traces, options.short)?);
+    }
+    if wanted(What::Queues) {
+        tasks.extend(queue_tasks(traces, options.short));
+    }
+    if wanted(What::Speed) {
+        tasks.push((
+            "philly-1 under sia".to_owned(),
+            Box::new(|| speed::sia(traces)),
+        ));
+        tasks.push((
+            "Venus under fifo".to_owned(),
+            Box::new(|| speed::venus(traces)),
+        ));
+        tasks.push(("planning rounds".to_owned(), Box::new(speed::rounds)));
+    }
+    Ok(tasks)
 }
 
 fn queue_tasks(traces: &Path, short: bool) -> Vec<Task<'_>> {
