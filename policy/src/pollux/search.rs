@@ -30,7 +30,7 @@ pub(super) fn search(problem: &Problem, seeds: Vec<Genes>, dice: &mut Dice) -> V
         problem.repair(&mut genes, dice);
         add(problem, genes, &mut known, &mut population);
     }
-    population = survivors(population);
+    population = survivors(population, dice);
     for _ in 1..GENERATIONS {
         known = population
             .iter()
@@ -50,7 +50,7 @@ pub(super) fn search(problem: &Problem, seeds: Vec<Genes>, dice: &mut Dice) -> V
         }
         offspring.truncate(POPULATION);
         population.append(&mut offspring);
-        population = survivors(population);
+        population = survivors(population, dice);
     }
     let values: Vec<Values> = population.iter().map(|solution| solution.values).collect();
     let front = fronts(&values).into_iter().next().unwrap_or_default();
@@ -109,15 +109,17 @@ fn tournament<'p>(population: &'p [Solution], dice: &mut Dice) -> &'p Solution {
     if lonelier { b } else { a }
 }
 
-/// The best so many: whole fronts, and of the last one the loneliest.
-fn survivors(mut all: Vec<Solution>) -> Vec<Solution> {
+/// The best so many: whole fronts, and of the last one the loneliest; of equally lonely ones some, so that the search does not
+/// come back to the same of many equal solutions for ever.
+fn survivors(mut all: Vec<Solution>, dice: &mut Dice) -> Vec<Solution> {
     let values: Vec<Values> = all.iter().map(|solution| solution.values).collect();
     let mut kept: Vec<Solution> = Vec::with_capacity(POPULATION);
     for front in fronts(&values) {
         let distance = crowding(&values, &front);
         let mut order: Vec<usize> = (0..front.len()).collect();
         if kept.len() + front.len() > POPULATION {
-            order.sort_by(|&a, &b| distance[b].total_cmp(&distance[a]).then(a.cmp(&b)));
+            dice.shuffle(&mut order);
+            order.sort_by(|&a, &b| distance[b].total_cmp(&distance[a]));
             order.truncate(POPULATION - kept.len());
         }
         for at in order {

@@ -22,7 +22,7 @@ use crate::twin::trace::End;
 struct Place {
     /// Index of the GPU model among the application's profiles.
     model: usize,
-    /// GPUs per node, in a fixed order.
+    /// GPUs per node, in the order of nodes.
     placement: Vec<u32>,
     /// Its speed there; `None` if that is beyond what was measured, so that the job makes no progress.
     curve: Option<Arc<Curve>>,
@@ -212,8 +212,7 @@ impl AdaptiveJob {
 impl Behaviour for AdaptiveJob {
     fn on_start(&mut self, held: &Held, now_ms: u64) {
         let application = &self.job.application;
-        let mut placement: Vec<u32> = held.gpus_per_node().collect();
-        placement.sort_unstable();
+        let placement: Vec<u32> = held.gpus_per_node().collect();
         // GPUs of several models train in step, so the slowest kind sets the pace.
         let models = held.nodes.iter().filter(|node| node.gpus > 0);
         let models = models.filter_map(|node| application.profile_of(&node.gpu_model));
