@@ -139,7 +139,7 @@ fn the_published_figures_of_the_default_list_come_out() {
     let packings = seeds.map(|seed| Packing::read(&traces, "default", seed).expect("it is there"));
     for (policy, _, band) in POLICIES {
         let runs: Vec<_> = (packings.iter())
-            .map(|packing| (packing.seed, packing.run(policy).expect("it runs")))
+            .map(|packing| (packing.seed, packing.run(policy, 0).expect("it runs")))
             .collect();
         let cells = cells(&published, "default", policy, &runs);
         assert_eq!(cells.len(), LOADS.len());
