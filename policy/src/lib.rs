@@ -7,7 +7,8 @@
 //!
 //! Start reading at [`fifo`], the shortest one; [`registry`] finds them by name. Each policy is one file with its
 //! source and its deviations. What several share: [`options`] (settings behind a name), [`duration`] (how long jobs run,
-//! as far as is known), [`history`] (predictions from jobs that ended), [`preempt`] (evictions by rank), [`fleet`] (shares for all jobs at
+//! as far as is known), [`history`] (durations from jobs that ended), [`priors`] (speed and work from
+//! jobs of the same family), [`preempt`] (evictions by rank), [`fleet`] (shares for all jobs at
 //! once) and [`soft`]
 //! (rules around any policy that price evictions).
 
@@ -15,6 +16,8 @@ pub mod best_fit_decreasing;
 pub mod duration;
 pub mod fifo;
 pub mod fleet;
+
+pub mod flow;
 pub mod gavel;
 pub mod history;
 pub mod las;
@@ -22,6 +25,7 @@ pub mod options;
 pub mod packing;
 pub mod pollux;
 pub mod preempt;
+pub mod priors;
 pub mod qssf;
 pub mod registry;
 pub mod sia;
@@ -31,6 +35,7 @@ pub mod srtf;
 
 pub use best_fit_decreasing::BestFitDecreasing;
 pub use fifo::Fifo;
+pub use flow::Flow;
 pub use gavel::Gavel;
 pub use las::Las;
 pub use options::NameError;

@@ -7,13 +7,13 @@ use crate::options::{NameError, Options};
 use crate::packing::{
     BestFit, DotProduct, Fgd, GpuClustering, GpuPacking, Packer, Random, Workload,
 };
-use crate::{BestFitDecreasing, Fifo, Gavel, Las, Pollux, Qssf, Sia, Sjf, Soft, Srtf};
+use crate::{BestFitDecreasing, Fifo, Flow, Gavel, Las, Pollux, Qssf, Sia, Sjf, Soft, Srtf};
 
 /// Makes a policy of its settings.
 type Make = fn(&mut Options) -> Result<Box<dyn Policy>, NameError>;
 
 /// All policies by name. What stands first is the default.
-const POLICIES: [(&str, Make); 15] = [
+const POLICIES: [(&str, Make); 16] = [
     ("fifo", |options| Ok(Box::new(Fifo::with(options)?))),
     ("srtf", |options| Ok(Box::new(Srtf::with(options)?))),
     ("best-fit", |_| Ok(Box::new(Packer::new(BestFit)))),
@@ -31,6 +31,7 @@ const POLICIES: [(&str, Make); 15] = [
     ("gavel", |options| Ok(Box::new(Gavel::with(options)?))),
     ("pollux", |options| Ok(Box::new(Pollux::with(options)?))),
     ("sia", |options| Ok(Box::new(Sia::with(options)?))),
+    ("flow", |options| Ok(Box::new(Flow::with(options)?))),
 ];
 
 /// Puts the rules of [`Soft`] around a policy.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use berth_core::apply::{CommandResult, apply};
 use berth_core::command::ProposalTag;
-use berth_core::insight::Insights;
+use berth_core::goodput::{BatchLimits, GradientNoise, LearnedModel, Observation};
+use berth_core::insight::{Configuration, Insight, Insights, Record, Speed};
 use berth_core::planner::{Plan, PlanLimits, WaitCode, decide};
 use berth_core::policy::Policy;
 use berth_core::{Command, LogEntry, State, View};
@@ -32,6 +33,7 @@ struct Cluster {
     state: State,
     now_ms: u64,
     submitted: u128,
+    insights: Insights,
 }
 
 impl Cluster {
@@ -40,6 +42,7 @@ impl Cluster {
             state: State::new(),
             now_ms: START_MS,
             submitted: 0,
+            insights: Insights::new(),
         };
         for (index, gpus) in nodes.iter().enumerate() {
             let spec = Arc::new(node(index, *gpus));
@@ -84,7 +87,7 @@ impl Cluster {
             seed: 1,
             now_ms: self.now_ms,
             state: self.state.clone(),
-            insights: Insights::new(),
+            insights: self.insights.clone(),
         };
         decide(policy, &view, &PlanLimits::default())
     }
@@ -116,6 +119,24 @@ impl Cluster {
         };
         for result in results {
             assert_eq!(result, Ok(()));
+        }
+    }
+
+    /// Its tasks run.
+    fn begin(&mut self, job: JobId) {
+        let record = Arc::clone(self.state.job(job).expect("it is there"));
+        let attempt = record.attempt.as_ref().expect("it is placed");
+        for task in &attempt.tasks {
+            let key = TaskKey {
+                job,
+                epoch: attempt.epoch,
+                rank: task.placement.rank,
+            };
+            let running = TaskInventory::Running {
+                since_ms: self.now_ms,
+            };
+            let (node, tasks) = (task.placement.node, vec![(key, running)]);
+            self.commit(Command::RecordTasks { node, tasks });
         }
     }
 
@@ -392,6 +413,169 @@ fn soft_rules_let_a_job_rest_and_weigh_what_an_eviction_throws_away() {
         "101 s are lost for 200 s"
     );
     assert_eq!(evictions(cluster.ask(&mut *hard)), 1);
+}
+
+/// Twice the workers, 1.7 times the speed; per worker and second one sample counts.
+#[derive(Debug)]
+struct Concave;
+
+impl Speed for Concave {
+    fn goodput(&self, configuration: &Configuration<'_>) -> Option<f64> {
+        Some(f64::from(configuration.workers).powf(0.77))
+    }
+
+    fn steps_per_s(&self, configuration: &Configuration<'_>) -> Option<f64> {
+        self.goodput(configuration)
+    }
+}
+
+/// What is known of a job whose speed and work are known, with a restart that takes a minute.
+fn known(total: f64, done: f64) -> Arc<Insight> {
+    let record = Record {
+        done,
+        total: Some(total),
+        ..Record::default()
+    };
+    Arc::new(Insight {
+        speed: Some(Arc::new(Concave)),
+        restart_ms: 60_000,
+        record: Some(Arc::new(record)),
+        ..Insight::default()
+    })
+}
+
+fn elastic() -> JobSpec {
+    let mut spec = job(1, 1_000);
+    spec.groups[0].max_workers = 8;
+    spec
+}
+
+/// GPUs by job that runs.
+fn held(cluster: &Cluster) -> BTreeMap<u64, usize> {
+    let active = cluster.state.active.iter().filter_map(|id| {
+        let attempt = cluster.state.job(*id)?.attempt.as_ref()?;
+        Some((id.0, attempt.tasks.len()))
+    });
+    active.collect()
+}
+
+#[test]
+fn flow_gives_more_to_who_has_less_left() {
+    let mut cluster = Cluster::new(&[8]);
+    let (short, long) = (cluster.submit(elastic()), cluster.submit(elastic()));
+    let (short, long) = (short.expect("it fits"), long.expect("it fits"));
+    cluster.insights.insert(short, known(1_000.0, 0.0));
+    cluster.insights.insert(long, known(100_000.0, 0.0));
+    cluster.round(&mut *by_name("flow").expect("it is listed"));
+    let held = held(&cluster);
+    let of = |id: JobId| held.get(&id.0).copied().unwrap_or(0);
+    assert!(of(short) > of(long), "{held:?}");
+    assert_eq!(of(short) + of(long), 8, "nothing is left over");
+}
+
+#[test]
+fn flow_moves_a_job_only_if_the_gain_outweighs_the_restart() {
+    for (left, grows) in [(100_000.0, true), (100.0, false)] {
+        let mut cluster = Cluster::new(&[8]);
+        let first = cluster.submit(elastic()).expect("it fits");
+        let other = cluster.submit(elastic()).expect("it fits");
+        cluster
+            .insights
+            .insert(first, known(100_000.0, 100_000.0 - left));
+        cluster
+            .insights
+            .insert(other, known(100_000.0, 100_000.0 - left));
+        let mut flow = by_name("flow:interval=0").expect("it is listed");
+        cluster.round(&mut *flow);
+        let before = held(&cluster);
+        assert_eq!(before.values().sum::<usize>(), 8, "{before:?}");
+        assert_eq!(
+            before.len(),
+            2,
+            "equal jobs with concave speeds share: {before:?}"
+        );
+        cluster.end(other);
+        cluster.now_ms += 1_000;
+        cluster.begin(first);
+        cluster.round(&mut *flow);
+        let after = held(&cluster);
+        assert_eq!(
+            after[&first.0] > before[&first.0],
+            grows,
+            "{before:?} {after:?}"
+        );
+    }
+}
+
+#[test]
+fn flow_knows_a_job_by_its_family() {
+    let mut cluster = Cluster::new(&[8]);
+    let mut flow = by_name("flow:interval=0").expect("it is listed");
+    let named = |name: &str| JobSpec {
+        name: name.to_owned(),
+        ..elastic()
+    };
+    let limits = BatchLimits {
+        first: 64,
+        most: 4_096,
+        local_least: 8,
+        local_most: 512,
+        fixed: false,
+    };
+    let model = LearnedModel {
+        gpu_model: "a100".into(),
+        gpus_per_node: 8,
+        limits,
+        single_gpu: 100.0,
+        fitted: None,
+    };
+    let seen = [(1, 64), (2, 64), (4, 128)].map(|(workers, samples)| Observation {
+        nodes: 1,
+        workers,
+        samples,
+        step_s: 0.01 * f64::from(samples) + if workers > 1 { 0.02 } else { 0.0 },
+        synchronise_s: if workers > 1 { 0.02 } else { 0.0 },
+    });
+    let noise = GradientNoise {
+        squared_norm: 1.0,
+        variance: 10_000.0,
+    };
+    let record = |done: f64, at_ms: u64| {
+        let record = Record {
+            done,
+            at_ms,
+            noise: Some(noise),
+            models: vec![(model.clone(), Arc::new(seen.to_vec()))],
+            most_batch: 4_096,
+            ..Record::default()
+        };
+        Arc::new(Insight {
+            record: Some(Arc::new(record)),
+            ..Insight::default()
+        })
+    };
+    let first = cluster.submit(named("resnet-1")).expect("it fits");
+    cluster.round(&mut *flow);
+    assert_eq!(held(&cluster)[&first.0], 1, "nothing is known of it");
+    cluster.now_ms += 60_000;
+    cluster.begin(first);
+    cluster
+        .insights
+        .insert(first, record(6_000.0, cluster.now_ms));
+    cluster.ask(&mut *flow);
+    cluster.end(first);
+    cluster.insights.remove(&first);
+    let like = cluster.submit(named("resnet-2")).expect("it fits");
+    cluster.round(&mut *flow);
+    assert_eq!(held(&cluster)[&like.0], 8, "its family makes use of all");
+    cluster.end(like);
+    let unlike = cluster.submit(named("bert-1")).expect("it fits");
+    cluster.round(&mut *flow);
+    assert_eq!(
+        held(&cluster)[&unlike.0],
+        1,
+        "this one is of another family"
+    );
 }
 
 proptest! {

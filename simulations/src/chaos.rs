@@ -73,7 +73,7 @@ impl Campaign {
 }
 
 /// Policies that think at intervals of minutes; a healed cluster is given less than that to make progress.
-const UNHURRIED: [&str; 3] = ["gavel", "pollux", "sia"];
+const UNHURRIED: [&str; 4] = ["flow", "gavel", "pollux", "sia"];
 
 /// One of the policies that masters can be configured with.
 pub fn policy(choice: u64) -> Box<dyn Policy> {

@@ -150,6 +150,19 @@ impl Kind {
         gpus.div_ceil(self.gpus_per_node.max(1))
     }
 
+    /// Sizes worth trying: powers of two up to a node, a node, and whole nodes.
+    pub fn sizes(&self) -> impl Iterator<Item = u32> + use<> {
+        let (each, whole) = (self.gpus_per_node, self.whole_nodes());
+        let within = (0..31)
+            .map(|power| 1u32 << power)
+            .take_while(move |size| *size < each);
+        let nodes = self.nodes.iter().map(|node| node.gpus.len() as u32);
+        let most = nodes.max().unwrap_or(0);
+        within
+            .filter(move |size| *size <= most)
+            .chain((1..=whole).map(move |nodes| nodes * each))
+    }
+
     /// True if the job accepts this GPU model.
     pub fn suits(&self, job: &Job) -> bool {
         job.spec.groups.iter().all(|group| {

@@ -5,10 +5,12 @@
 //! places: each set of changes that need each other's room is a bundle of its own, so that one that is refused does
 //! not spoil the round.
 
+mod assign;
 mod exchange;
 mod kinds;
 mod seating;
 
+pub use assign::{Candidate, Choice, assign, undominated};
 pub use exchange::{exchange, rest};
 pub use kinds::{Fleet, Kind, Managed};
 pub use seating::{Order, Seated, Share, seat};

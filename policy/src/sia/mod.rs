@@ -6,22 +6,20 @@
 //! costs a factor that grows with the restarts that a job has had.
 //!
 //! Deviations from the paper's simulator, whose rules it otherwise keeps:
-//! - The integer program is solved by an exact method of its own (`assign.rs`).
+//! - The integer program is solved by an exact method of its own (`fleet::assign`).
 //! - Of configurations that the rounding makes equal, a job keeps the one it has, or takes the one with the fewest GPUs; a
 //!   job without GPUs begins on the kind that there is most of.
 //! - Jobs that need not move stay where they are, since a move would cost a restart; the paper's simulator places all jobs
 //!   anew each round and does not charge for it.
 //! - Jobs of other shapes than one gang of single-GPU workers are left to the planner, behind the others.
 
-mod assign;
 mod rows;
 
 use berth_core::policy::{Backfill, Policy, Proposal, View};
 use rand_chacha::ChaCha8Rng;
 
-use crate::fleet::{Fleet, Order, Share, exchange, rest, seat};
+use crate::fleet::{Candidate, Fleet, Order, Share, assign, exchange, rest, seat};
 use crate::options::{NameError, Options};
-use assign::{Candidate, assign};
 use rows::Rows;
 
 /// Parameters.

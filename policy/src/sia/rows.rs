@@ -10,9 +10,8 @@ use std::sync::Arc;
 use berth_core::insight::{Configuration, Speed};
 use berth_types::JobId;
 
-use super::assign::Candidate;
 use super::{HUNDREDTHS, SiaConfig};
-use crate::fleet::{Fleet, Kind, Managed};
+use crate::fleet::{self, Candidate, Fleet, Managed};
 
 /// Goodputs below this are taken for none.
 const LEAST_GOODPUT: f64 = 1e-4;
@@ -80,7 +79,7 @@ impl Rows {
             Some(_) => (Reverse(0), Reverse(usize::MAX - c.kind)),
         };
         candidates.sort_by_key(|c| (held != Some((c.kind, c.gpus)), plenty(c), c.gpus));
-        undominated(&candidates)
+        fleet::undominated(&candidates)
     }
 
     fn options(&mut self, fleet: &Fleet<'_>, job: &Managed<'_>) -> Vec<Option_> {
@@ -138,7 +137,7 @@ fn options(fleet: &Fleet<'_>, job: &Managed<'_>, speed: &dyn Speed, most: u32) -
         .enumerate()
         .filter(|(_, k)| k.suits(job.job))
     {
-        for gpus in sizes(kind).filter(|gpus| (least..=most).contains(gpus)) {
+        for gpus in kind.sizes().filter(|gpus| (least..=most).contains(gpus)) {
             let configuration = Configuration {
                 gpu_model: &kind.gpu_model,
                 nodes: kind.span(gpus),
@@ -201,37 +200,4 @@ fn relative(found: Vec<(usize, u32, f64)>) -> Vec<Option_> {
         relative: goodput / least,
     };
     found.into_iter().map(option).collect()
-}
-
-/// Powers of two up to a node, a node, and whole nodes.
-fn sizes(kind: &Kind) -> impl Iterator<Item = u32> {
-    let (each, whole) = (kind.gpus_per_node, kind.whole_nodes());
-    let within = (0..31)
-        .map(|power| 1u32 << power)
-        .take_while(move |size| *size < each);
-    let most = kind
-        .nodes
-        .iter()
-        .map(|node| node.gpus.len() as u32)
-        .max()
-        .unwrap_or(0);
-    within
-        .filter(move |size| *size <= most)
-        .chain((1..=whole).map(move |nodes| nodes * each))
-}
-
-/// Without those that cost no less than others of the same kind with fewer GPUs, or than going without.
-fn undominated(candidates: &[Candidate]) -> Vec<Candidate> {
-    let better =
-        |a: &Candidate, b: &Candidate| a.kind == b.kind && a.gpus < b.gpus && a.cost <= b.cost;
-    let worth = candidates.iter().enumerate().filter(|(index, candidate)| {
-        // What the job has stays in the running: it comes first.
-        let rivals = candidates.iter().filter(|other| better(other, candidate));
-        candidate.cost < 0
-            && match index {
-                0 => rivals.clone().all(|rival| rival.cost == candidate.cost),
-                _ => rivals.count() == 0,
-            }
-    });
-    worth.map(|(_, candidate)| *candidate).collect()
 }

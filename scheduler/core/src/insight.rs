@@ -6,6 +6,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use berth_types::JobId;
+
+use crate::goodput::{GradientNoise, LearnedModel, Observation};
 use imbl::OrdMap;
 
 /// By job. A persistent map, so a view shares it.
@@ -26,6 +28,25 @@ pub struct Insight {
     pub restarts: u32,
     /// True while its newest attempt starts, or loads what an earlier one saved, and makes no progress yet.
     pub starting: bool,
+    /// What it was seen to do, for whoever learns across jobs.
+    pub record: Option<Arc<Record>>,
+}
+
+/// What a job was seen to do up to now.
+#[derive(Clone, Debug, Default)]
+pub struct Record {
+    /// Useful progress: samples that counted as much as those of its first batch.
+    pub done: f64,
+    /// All of it, if that is known beforehand. Where the truth is asked for.
+    pub total: Option<f64>,
+    /// When that was, in milliseconds of state time.
+    pub at_ms: u64,
+    /// Statistics of its gradient when it was seen last.
+    pub noise: Option<GradientNoise>,
+    /// By GPU model: what fits there, and what was measured. The fits are the job's own.
+    pub models: Vec<(LearnedModel, Arc<Vec<Observation>>)>,
+    /// Largest batch of all workers together that it was seen to run.
+    pub most_batch: u32,
 }
 
 /// A prediction with its uncertainty.

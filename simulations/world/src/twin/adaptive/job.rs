@@ -9,9 +9,9 @@
 use std::sync::Arc;
 
 use berth_core::goodput::{GradientNoise, LocalBatch, Observation};
-use berth_core::insight::{Insight, Speed};
+use berth_core::insight::{Insight, Record, Speed};
 
-use super::knowledge::{Estimate, Seen, asked, tuned};
+use super::knowledge::{Estimate, Seen, asked, learned_model, tuned};
 use super::model::{Adaptive, Knowledge, Tuning};
 use super::profile::{Curve, Profile};
 use crate::twin::behaviour::{Behaviour, Ended, Held, Spent, Stop};
@@ -48,6 +48,8 @@ pub(super) struct AdaptiveJob {
     /// Useful time since the epoch began, within this attempt.
     epoch_ms: u64,
     restarts: Option<u32>,
+    /// Largest batch of all workers that it ran.
+    most_batch: u32,
     by_model: Vec<Seen>,
     blind: Seen,
     noise: Option<GradientNoise>,
@@ -78,6 +80,7 @@ impl AdaptiveJob {
             spent: Spent::default(),
             epoch_ms: 0,
             restarts: None,
+            most_batch: 0,
             by_model,
             blind: Seen::default(),
             noise: None,
@@ -137,6 +140,8 @@ impl AdaptiveJob {
     }
 
     fn observe(&mut self, observation: Observation, noise: GradientNoise) {
+        let global = self.batch.global(observation.workers) as u32;
+        self.most_batch = self.most_batch.max(global);
         let mut news = self.noise.replace(noise) != Some(noise);
         if let Some(place) = &self.place {
             news |= match self.job.tuning {
@@ -188,9 +193,31 @@ impl AdaptiveJob {
     }
 
     fn work(&mut self, ms: u64) {
+        self.is_news = true;
         self.at_ms += ms;
         self.epoch_ms += ms;
         self.spent.useful_ms += ms;
+    }
+
+    /// What it was seen to do.
+    fn record(&self) -> Record {
+        let application = &self.job.application;
+        let first = f64::from(application.first_batch());
+        let models = application.profiles.iter().zip(&self.by_model);
+        let total = application.epochs.last().map(|total| total * first);
+        Record {
+            done: self.progress * first,
+            total: total.filter(|_| self.job.knowledge == Knowledge::True),
+            at_ms: self.at_ms,
+            noise: self.noise,
+            models: models
+                .map(|(profile, seen)| {
+                    let observations = Arc::clone(&seen.observations);
+                    (learned_model(&self.job, profile, seen), observations)
+                })
+                .collect(),
+            most_batch: self.most_batch,
+        }
     }
 
     /// Most workers worth trying next: twice the most that were seen, on any GPU model.
@@ -300,6 +327,7 @@ impl Behaviour for AdaptiveJob {
             Arc::new(Estimate::new(job, by_model, blind, self.noise, self.epoch))
         });
         let speed = Some(Arc::clone(speed));
+        let record = self.record();
         Some(Arc::new(Insight {
             duration: None,
             speed,
@@ -307,6 +335,7 @@ impl Behaviour for AdaptiveJob {
             max_workers: self.ramp(),
             restarts: self.restarts.unwrap_or(0),
             starting: self.running && self.loading_ms > 0,
+            record: Some(Arc::new(record)),
         }))
     }
 }

@@ -16,7 +16,7 @@ use super::profile::Profile;
 /// Measured configurations, each once, with the model that explains them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Seen {
-    observations: Vec<Observation>,
+    pub(super) observations: Arc<Vec<Observation>>,
     pub(super) fitted: Option<ThroughputModel>,
 }
 
@@ -37,7 +37,7 @@ impl Seen {
         let observations: Vec<Observation> = latest.into_values().collect();
         Self {
             fitted: fit(&observations),
-            observations,
+            observations: Arc::new(observations),
         }
     }
 
@@ -48,7 +48,7 @@ impl Seen {
             .iter()
             .any(|o| (o.nodes, o.workers, o.samples) == (new.nodes, new.workers, new.samples));
         if !known {
-            self.observations.push(new);
+            Arc::make_mut(&mut self.observations).push(new);
         }
         !known
     }
@@ -90,13 +90,8 @@ impl Estimate {
         epoch: usize,
     ) -> Self {
         let profiles = job.application.profiles.iter();
-        let models = profiles.zip(by_model).map(|(profile, seen)| LearnedModel {
-            gpu_model: Arc::clone(&profile.gpu_model),
-            gpus_per_node: profile.gpus_per_node,
-            limits: scheduler_limits(job, profile),
-            single_gpu: profile.single_gpu(),
-            fitted: seen.fitted,
-        });
+        let models = profiles.zip(by_model);
+        let models = models.map(|(profile, seen)| learned_model(job, profile, seen));
         let first = job.application.profiles.first();
         let blind = blind.fitted.zip(first.map(|profile| BatchLimits {
             most: job.application.most_batch(),
@@ -114,7 +109,7 @@ impl Estimate {
         }
     }
 
-    /// Progress per second at the best batch that the profile allows.
+    /// Samples per second that count, at the best batch that the profile allows.
     fn true_goodput(&self, configuration: &Configuration<'_>) -> Option<f64> {
         let application = &self.job.application;
         let index = application.profile_of(configuration.gpu_model)?;
@@ -144,7 +139,7 @@ impl Estimate {
                 best = Some(goodput);
             }
         }
-        best
+        best.map(|goodput| goodput * f64::from(application.first_batch()))
     }
 }
 
@@ -219,6 +214,17 @@ fn bounded(
     LocalBatch {
         samples: batch.samples.min(by_memory).min(by_statistics),
         ..batch
+    }
+}
+
+/// What was learned of a job on one GPU model.
+pub(super) fn learned_model(job: &Adaptive, profile: &Profile, seen: &Seen) -> LearnedModel {
+    LearnedModel {
+        gpu_model: Arc::clone(&profile.gpu_model),
+        gpus_per_node: profile.gpus_per_node,
+        limits: scheduler_limits(job, profile),
+        single_gpu: profile.single_gpu(),
+        fitted: seen.fitted,
     }
 }
 

@@ -7,17 +7,17 @@
 
 /// An option of a job: so many GPUs of a kind at a cost below 0, which is what the job costs without any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Candidate {
+pub struct Candidate {
     /// Index of the kind.
-    pub(super) kind: usize,
+    pub kind: usize,
     /// GPUs.
-    pub(super) gpus: u32,
+    pub gpus: u32,
     /// Cost; lower is better.
-    pub(super) cost: i64,
+    pub cost: i64,
 }
 
 /// A choice for each job: index among its candidates.
-pub(super) type Choice = Vec<Option<usize>>;
+pub type Choice = Vec<Option<usize>>;
 
 /// Steps along the prices.
 const PRICE_STEPS: usize = 200;
@@ -27,7 +27,7 @@ const MAX_VISITS: u64 = 2_000_000;
 
 /// The least total cost within these capacities. Where there is room for all, a job gets the first of its cheapest
 /// candidates; where there is not, which of several equally good solutions is found is left to the search.
-pub(super) fn assign(jobs: &[Vec<Candidate>], capacity: &[u32]) -> Choice {
+pub fn assign(jobs: &[Vec<Candidate>], capacity: &[u32]) -> Choice {
     let greedy = cheapest_each(jobs);
     if fits(jobs, &greedy, capacity) {
         return greedy;
@@ -36,6 +36,22 @@ pub(super) fn assign(jobs: &[Vec<Candidate>], capacity: &[u32]) -> Choice {
     search.price();
     search.branch();
     search.best
+}
+
+/// Without those that cost no less than others of the same kind with fewer GPUs, or than going without.
+pub fn undominated(candidates: &[Candidate]) -> Vec<Candidate> {
+    let better =
+        |a: &Candidate, b: &Candidate| a.kind == b.kind && a.gpus < b.gpus && a.cost <= b.cost;
+    let worth = candidates.iter().enumerate().filter(|(index, candidate)| {
+        // What the job has stays in the running: it comes first.
+        let rivals = candidates.iter().filter(|other| better(other, candidate));
+        candidate.cost < 0
+            && match index {
+                0 => rivals.clone().all(|rival| rival.cost == candidate.cost),
+                _ => rivals.count() == 0,
+            }
+    });
+    worth.map(|(_, candidate)| *candidate).collect()
 }
 
 /// The sum of costs.
