@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/.deps/tools/bin:$(PATH)
 # A test that needs numpy finds it here; without it such a test would not run at all.
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help demo demo-check test ci sdk-test venv prerequisites clean
+.PHONY: help demo demo-check test ci sdk-test venv packages prerequisites clean
 
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ test: prerequisites ## every check, then every test; ends with the runner's summ
 
 ci: prerequisites ## the checks alone: format, tidy, arrows, licences, lints, documentation
 	@$(CARGO) xtask ci
+
+packages: prerequisites ## Debian packages of both daemons and the command line, into target/debian
+	@$(CARGO) xtask packages
 
 sdk-test: ## tests of the Python package, standard library only
 	@PYTHONPATH=sdk/python $(PYTHON) -m unittest discover --start-directory sdk/python/tests

@@ -26,6 +26,18 @@
 //! deadline = "5s"                      # a call to the driver that takes longer hangs
 //! library = "/usr/lib/libnvidia-ml.so.1"  # default: where the system finds it
 //!
+//! [isolation]                          # of tasks
+//! cgroup = "auto"                      # what the service manager gave; "off"; or a group such as "/sys/fs/cgroup/berth"
+//! pids = 32768                         # processes and threads of one task; 0 for no limit
+//!
+//! [hooks]                              # programs of the operator; default: none
+//! prolog = "/etc/berth/prolog"         # before the first task of an attempt on this node
+//! epilog = "/etc/berth/epilog"         # after the last one
+//! timeout = "5m"                       # longest time of either
+//! health_check = "/etc/berth/health"   # while it fails, the node takes no new work
+//! health_check_interval = "1m"         # pause between two checks
+//! health_check_timeout = "30s"         # longest time of one
+//!
 //! [[gpus]]                             # instead of "auto": declared, and shown everywhere as simulated
 //! model = "a100"
 //! memory = "80GiB"
@@ -34,6 +46,7 @@
 //! numa = 0
 //! ```
 
+mod host;
 mod parse;
 mod reader;
 mod telemetry;
@@ -47,6 +60,7 @@ use berth_types::{Fault, GpuInfo, MILLI, NodeSpec};
 
 use crate::layout::Layout;
 use crate::layout::MAX_SOCKET_PATH;
+pub use host::{Cgroup, Hooks, IsolationKeys};
 use reader::Reader;
 pub use telemetry::Telemetry;
 
@@ -78,6 +92,10 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// How GPUs are read from a driver, if they are.
     pub telemetry: Option<Telemetry>,
+    /// How tasks are isolated.
+    pub isolation: IsolationKeys,
+    /// Programs of the operator.
+    pub hooks: Hooks,
 }
 
 /// What the host has, for the keys that a file leaves out.
@@ -180,6 +198,8 @@ fn read(root: &mut Reader, host: &Host) -> Config {
         keep_for: root.duration("keep_for", Duration::from_secs(7 * 24 * 3600)),
         metrics: telemetry::read_metrics(root),
         telemetry: telemetry::read(root, from_driver),
+        isolation: host::read_isolation(root),
+        hooks: host::read_hooks(root),
     };
     if config.heartbeat < Duration::from_millis(10) {
         root.fault("heartbeat", "shorter than 10 ms", "1s is usual");

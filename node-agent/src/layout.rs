@@ -6,7 +6,7 @@
 //! D/masters                            where leaders said that masters listen
 //! D/gpus.json                          numbers of the GPUs that a driver listed
 //! D/task.sock                          BERTH_SOCKET
-//! D/keeper/{lock,pid,sock,records,log} the keeper
+//! D/keeper/{lock,pid,sock,records,log,cgroup} the keeper
 //! D/tasks/JOB/EPOCH/RANK/{stdout.log,stderr.log}
 //! D/checkpoints/JOB/epoch-EPOCH/       where the job file names no directory
 //! ```
@@ -83,6 +83,11 @@ impl Layout {
     /// The keeper's records.
     pub fn keeper_records(&self) -> PathBuf {
         self.keeper_dir().join("records")
+    }
+
+    /// The control group that the keeper used last.
+    pub fn keeper_group(&self) -> PathBuf {
+        self.keeper_dir().join("cgroup")
     }
 
     /// What the keeper prints.

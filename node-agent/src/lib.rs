@@ -5,6 +5,7 @@
 //!
 //! Start reading at [`keeper`] (the parent of all tasks, which outlives the agent), then [`daemon`] (the event loop).
 
+pub mod cgroup;
 pub mod config;
 pub mod daemon;
 pub mod gpu;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use berth_agent::config::{Config, Host};
 use berth_agent::gpu::probe;
+use berth_agent::keeper::confinement::Groups;
 use berth_agent::keeper::{server, stop};
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
@@ -41,6 +42,9 @@ enum Command {
         /// The agent's data directory.
         #[arg(long)]
         dir: PathBuf,
+        /// Where tasks' control groups go: `own`, `off`, `not-given`, or a directory.
+        #[arg(long, default_value = "off")]
+        cgroup: String,
     },
     /// End a node's keeper and all its tasks.
     KeeperStop {
@@ -80,7 +84,9 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<ExitCode> {
     match arguments.command {
-        Some(Command::Keeper { dir }) => server::run(&dir)?,
+        Some(Command::Keeper { dir, cgroup }) => {
+            server::run(&dir, &Groups::from(cgroup.as_str()))?;
+        }
         Some(Command::KeeperStop { dir, grace }) => match stop::stop(&dir, grace)? {
             stop::Stopped::Keeper => say("keeper and tasks ended"),
             stop::Stopped::Orphans(0) => say("no keeper runs and no task is left"),

@@ -11,9 +11,10 @@ use berth_types::api::{
 };
 use berth_types::{
     AgentReport, Attempt, AttemptEnd, AttemptPhase, CheckpointRecord, CheckpointSpec, Directive,
-    Epoch, GpuInfo, GpuShare, GroupSpec, JobId, JobSpec, JobState, LaunchTask, LostNodeRule,
-    MasterId, NodeId, NodeSpec, NodeState, Outcome, PastAttempt, Rank, Resources, RestartSpec,
-    TaskEvent, TaskExit, TaskInventory, TaskKey, TaskPhase, TaskPlacement, TaskRecord, Tombstone,
+    Epoch, GpuInfo, GpuShare, GroupSpec, Hook, HostReport, Isolation, IsolationKind, JobId,
+    JobSpec, JobState, LaunchTask, LostNodeRule, MasterId, NodeId, NodeSpec, NodeState, Outcome,
+    PastAttempt, Rank, Resources, RestartSpec, TaskEvent, TaskExit, TaskInventory, TaskKey,
+    TaskPhase, TaskPlacement, TaskRecord, Tombstone,
 };
 use prost::Message;
 
@@ -285,7 +286,16 @@ fn nodes_in_every_state() {
             tasks: 3,
             jobs: vec![JobId(1), JobId(2)],
             connected: true,
+            isolation: isolation(),
         });
+    }
+}
+
+fn isolation() -> Isolation {
+    Isolation {
+        kind: IsolationKind::Cgroup,
+        enforced: vec!["cpu".into(), "memory".into()],
+        note: "devices are not enforced".into(),
     }
 }
 
@@ -430,6 +440,16 @@ fn reports_with_every_event() {
             epoch: Epoch(1),
             step: 2,
             reason: "short file".into(),
+        },
+        TaskEvent::Host(HostReport {
+            isolation: isolation(),
+            unfit: Some("no InfiniBand".into()),
+        }),
+        TaskEvent::Host(HostReport::default()),
+        TaskEvent::HookFailed {
+            key,
+            hook: Hook::Prolog,
+            reason: "exit code 1".into(),
         },
     ];
     survives::<v1::AgentReport, _>(&AgentReport {

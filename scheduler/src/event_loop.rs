@@ -27,6 +27,7 @@ use crate::planning::Planning;
 use crate::sessions::{Outbox, ToAgent};
 use crate::shared::{Leader, Shared};
 use crate::snapshots;
+use crate::watchdog::{self, Watchdog};
 
 /// Messages taken into one step: they share log entries and a flush. Bounds how long a tick can be late.
 const MAX_BATCH: usize = 4_096;
@@ -73,6 +74,7 @@ pub(crate) struct EventLoop {
     effects: Vec<Effect>,
     stopping_since: Option<Instant>,
     end: Option<End>,
+    watchdog: Watchdog,
 }
 
 impl EventLoop {
@@ -96,6 +98,7 @@ impl EventLoop {
             effects,
             stopping_since: None,
             end: None,
+            watchdog: Watchdog::of_service_manager(),
         }
     }
 
@@ -189,6 +192,7 @@ impl EventLoop {
                 self.refresh_leader();
             }
             Message::Stop => {
+                watchdog::stopping();
                 info!("stopping");
                 self.stopping_since.get_or_insert_with(Instant::now);
                 self.replica.step_aside(&mut self.effects);
@@ -198,6 +202,7 @@ impl EventLoop {
 
     fn on_tick(&mut self, now: Instant) {
         self.inputs.push(Input::Tick);
+        self.watchdog.turned();
         if let Some(round) = self.out.planning.overdue(now) {
             self.inputs.push(Input::PolicyAnswer { round, plan: None });
         }

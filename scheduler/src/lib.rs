@@ -27,6 +27,7 @@ mod sessions;
 mod shared;
 mod snapshots;
 mod storage;
+mod watchdog;
 
 pub use config::{Config, ConfigError, LogFormat};
 pub use master::{Master, RunError, StartError};

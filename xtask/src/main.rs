@@ -39,6 +39,8 @@ enum Task {
     Docs,
     /// Installs the pinned tools that are missing into .deps/tools
     Tools,
+    /// Debian packages of the daemons and the command line, into target/debian
+    Packages,
     /// Failures with real processes: builds the daemons, then runs berth-tests' `nemesis` with the arguments that follow
     #[command(disable_help_flag = true)]
     Nemesis {
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         Task::Clippy => steps::run(&[steps::CLIPPY]),
         Task::Docs => steps::run(&[steps::DOCS]),
         Task::Tools => tools::install_all(),
+        Task::Packages => steps::packages(),
         Task::Nemesis { args } => steps::with_daemons("nemesis", &args),
         Task::Demo { args } => steps::with_daemons("demo", &args),
     };

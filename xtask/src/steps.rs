@@ -78,6 +78,25 @@ pub(crate) fn with_daemons(binary: &str, args: &[String]) -> anyhow::Result<()> 
     must_succeed(run)
 }
 
+/// Builds the programs for release, and a Debian package of each crate that has one.
+pub(crate) fn packages() -> anyhow::Result<()> {
+    let tool = tools::DEB.ensure()?;
+    let packaged = ["berth-agent", "berth-scheduler", "berth-cli"];
+    let mut build = tools::cargo();
+    build.args(["build", "--release", "--quiet", "--locked", "--bins"]);
+    // `berth-sim` travels with the command line, which calls it.
+    let built = packaged.iter().chain(&["berth-sim"]);
+    build.args(built.flat_map(|package| ["-p", package]));
+    must_succeed(build)?;
+    for package in packaged {
+        let mut deb = Command::new(&tool);
+        deb.current_dir(crate::house::root());
+        deb.args(["deb", "--no-build", "--locked", "-p", package]);
+        must_succeed(deb)?;
+    }
+    Ok(())
+}
+
 /// Names the places only: the whole difference of a large change would hide the other steps.
 fn fmt() -> anyhow::Result<Vec<String>> {
     let mut command = tools::cargo();

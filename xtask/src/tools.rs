@@ -33,6 +33,14 @@ pub(crate) const NEXTEST: Tool = Tool {
     features: &["--no-default-features", "--features", "default-no-update"],
 };
 
+/// Makes Debian packages; its metadata keys change with versions.
+pub(crate) const DEB: Tool = Tool {
+    name: "cargo-deb",
+    version: "3.8.0",
+    any_version: false,
+    features: &["--no-default-features", "--features", "gzip"],
+};
+
 /// `cargo`, at the repository's root, the same one that called us.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -55,7 +63,7 @@ pub(crate) fn target_dir() -> anyhow::Result<PathBuf> {
 
 /// Installs whatever `make test` needs and this machine lacks.
 pub(crate) fn install_all() -> anyhow::Result<()> {
-    for tool in [DENY, NEXTEST] {
+    for tool in [DENY, NEXTEST, DEB] {
         let path = tool.ensure()?;
         println!("{:<14} {}", tool.name, path.display());
     }

@@ -38,6 +38,7 @@ fn used_milligpu(node: &NodeView) -> u64 {
 /// All nodes.
 pub(crate) fn list(screen: &Screen, nodes: &[NodeView]) -> View {
     let mut headings = vec!["NODE", "STATE", "GPUS", "MODEL", "CPUS", "MEMORY", "TASKS"];
+    headings.push("ISOLATION");
     if screen.wide() {
         headings.extend(["ADDRESS", "RACK", "SINCE", "VERSION"]);
     }
@@ -55,6 +56,7 @@ pub(crate) fn list(screen: &Screen, nodes: &[NodeView]) -> View {
             ),
             format!("{}/{}", bytes(n.used_mem_bytes), bytes(n.spec.mem_bytes)),
             n.tasks.to_string(),
+            n.isolation.word().into(),
         ];
         if screen.wide() {
             row.extend([
@@ -117,6 +119,7 @@ pub(crate) fn detail(screen: &Screen, node: &NodeView) -> View {
         ),
         ("ports", format!("{}-{ports}", spec.port_first)),
         ("agent", spec.agent_version.clone()),
+        ("isolation", node.isolation.to_string()),
         ("tasks", node.tasks.to_string()),
         ("jobs", jobs.join(" ")),
     ]);
@@ -195,5 +198,10 @@ fn value(node: &NodeView) -> Value {
         "tasks": node.tasks,
         "jobs": node.jobs.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "agent_version": spec.agent_version,
+        "isolation": {
+            "kind": node.isolation.word(),
+            "enforced": node.isolation.enforced,
+            "note": node.isolation.note,
+        },
     })
 }

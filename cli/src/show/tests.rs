@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use berth_types::{
     Attempt, AttemptEnd, AttemptPhase, CheckpointRecord, Epoch, Event, GpuInfo, GpuShare,
-    GroupSpec, JobId, JobSpec, JobState, JobView, MasterId, MasterInfo, MasterView, NodeId,
-    NodeSpec, NodeState, NodeView, Outcome, PastAttempt, Progress, Rank, Resources, TaskPhase,
-    TaskPlacement, TaskRecord, WhyView,
+    GroupSpec, Isolation, IsolationKind, JobId, JobSpec, JobState, JobView, MasterId, MasterInfo,
+    MasterView, NodeId, NodeSpec, NodeState, NodeView, Outcome, PastAttempt, Progress, Rank,
+    Resources, TaskPhase, TaskPlacement, TaskRecord, WhyView,
 };
 
 use super::*;
@@ -307,6 +307,11 @@ fn node() -> NodeView {
         tasks: 2,
         jobs: vec![JobId(7)],
         connected: true,
+        isolation: Isolation {
+            kind: IsolationKind::Cgroup,
+            enforced: vec!["memory".into()],
+            note: String::new(),
+        },
     }
 }
 
@@ -314,8 +319,8 @@ fn node() -> NodeView {
 fn nodes_are_listed_and_shown() {
     let view = node::list(&screen(Format::Table), &[node()]);
     let expected = "\
-NODE  STATE     GPUS   MODEL              CPUS   MEMORY       TASKS  REASON
-n1    draining  1.5/2  2 sim (simulated)  0.1/2  1 GiB/8 GiB      2  new fan
+NODE  STATE     GPUS   MODEL              CPUS   MEMORY       TASKS  ISOLATION  REASON
+n1    draining  1.5/2  2 sim (simulated)  0.1/2  1 GiB/8 GiB      2  cgroup     new fan
 ";
     assert_eq!(view.text, expected);
     let detail = node::detail(&screen(Format::Table), &node());

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use berth_types::{AgentReport, Epoch, JobId, Rank, TaskEvent, TaskExit, TaskKey};
+use berth_types::{AgentReport, Epoch, HostReport, JobId, Rank, TaskEvent, TaskExit, TaskKey};
 
 use crate::checkpoints::AttemptCheckpoints;
 use crate::effect::{Effect, StopSignal, TaskMessage};
 use crate::fence::Fence;
 use crate::gpus::GpuBook;
+use crate::hooks::{HookBook, Hooks};
 use crate::input::Input;
 use crate::lease::Lease;
 use crate::masters::Learned;
@@ -34,6 +35,8 @@ pub struct AgentConfig {
     pub lease_ms: u64,
     /// Most tasks and records held; further launches are refused. All of them fit one registration (1 MiB).
     pub max_tasks: usize,
+    /// Which hooks run around attempts.
+    pub hooks: Hooks,
 }
 
 impl Default for AgentConfig {
@@ -44,6 +47,7 @@ impl Default for AgentConfig {
             inventory_ms: 300_000,
             lease_ms: 8_000,
             max_tasks: 4_096,
+            hooks: Hooks::default(),
         }
     }
 }
@@ -63,6 +67,8 @@ pub struct AgentCore {
     pub(crate) forgotten: BoundedMap<TaskKey, ()>,
     pub(crate) checkpoints: BTreeMap<(JobId, Epoch), AttemptCheckpoints>,
     pub(crate) gpus: GpuBook,
+    pub(crate) attempts: HookBook,
+    pub(crate) host: Option<HostReport>,
     pub(crate) events: Vec<TaskEvent>,
     pub(crate) inventory_due: bool,
     reported_ms: u64,
@@ -86,6 +92,8 @@ impl AgentCore {
             forgotten: BoundedMap::new(FORGOTTEN),
             checkpoints: BTreeMap::new(),
             gpus: GpuBook::default(),
+            attempts: HookBook::default(),
+            host: None,
             events: Vec::new(),
             inventory_due: false,
             reported_ms: now_ms,
@@ -134,6 +142,9 @@ impl AgentCore {
                 step,
                 result,
             } => self.on_checkpoint_verified(job, epoch, step, result, effects),
+            Input::HookEnded { run, result } => self.on_hook_ended(now_ms, run, result, effects),
+            Input::Isolation(isolation) => self.on_isolation(isolation),
+            Input::Fitness(result) => self.on_fitness(result),
             Input::Gpus { count } => self.on_gpus(count),
             Input::Gpu { gpu, fact } => self.on_gpu(gpu, fact, effects),
             Input::Tick => self.on_tick(now_ms, effects),
@@ -176,7 +187,7 @@ impl AgentCore {
             | Phase::Preparing(_)
             | Phase::Spawning(..)
             | Phase::Running { .. } => true,
-            Phase::Recording(_) | Phase::Ended(_) => false,
+            Phase::Recording(_) | Phase::Leaving { .. } | Phase::Ended(_) => false,
         })
     }
 
@@ -261,7 +272,7 @@ impl AgentCore {
                     task.stop = Some(order);
                 }
             },
-            Phase::Recording(_) | Phase::Ended(_) => {}
+            Phase::Recording(_) | Phase::Leaving { .. } | Phase::Ended(_) => {}
         }
     }
 

@@ -106,6 +106,7 @@ impl AgentCore {
             .is_some_and(|task| matches!(task.phase, Phase::Ended(_)));
         if ended {
             self.tasks.remove(&key);
+            self.attempts.forget(key);
             self.forgotten.insert(key, ());
             effects.push(Effect::Forget { key });
             self.drop_idle_checkpoints(key);
@@ -162,11 +163,11 @@ impl AgentCore {
 
     /// Prepares the waiting tasks of a job if no older epoch of it can have a process here and their GPUs are free.
     pub(crate) fn start_waiting(&mut self, job: JobId, effects: &mut Vec<Effect>) {
-        let oldest_alive = self
-            .tasks
-            .range(job_range(job))
-            .find(|(_, task)| task.may_live())
+        let alive = self.tasks.range(job_range(job));
+        let alive = alive
+            .filter(|(_, task)| task.may_live())
             .map(|(key, _)| key.epoch);
+        let oldest_alive = alive.chain(self.attempts.busy(job)).min();
         let ready: Vec<(TaskKey, Arc<LaunchTask>)> = self
             .tasks
             .range(job_range(job))
@@ -177,7 +178,7 @@ impl AgentCore {
             })
             .collect();
         for (key, launch) in ready {
-            if !self.gpus_are_free(key, &launch.gpus, effects) {
+            if !self.gpus_are_free(key, &launch.gpus, effects) || !self.enter(&launch, effects) {
                 continue;
             }
             if let Some(task) = self.tasks.get_mut(&key) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use berth_types::{AgentReport, CheckpointFile, Epoch, JobId, LaunchTask, TaskExit, TaskKey};
 
 use crate::fence::{Fence, Refusal};
+use crate::hooks::HookRun;
 use crate::masters::Learned;
 use crate::prepare::Prepared;
 use crate::task::TaskMemo;
@@ -122,6 +123,9 @@ pub enum Effect {
         /// What.
         message: TaskMessage,
     },
+    /// Run a hook of the operator. Answered by [`Input::HookEnded`](crate::Input::HookEnded), with a failure if it takes too
+    /// long or cannot be run.
+    RunHook(HookRun),
     /// Look at the GPUs now; the facts that follow from it carry this number or a higher one.
     LookAtGpus {
         /// Only grows.

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use berth_types::LaunchTask;
 
+use crate::hooks::HookRun;
+
 /// What only the node knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LocalEnv {
@@ -35,13 +37,8 @@ pub fn task_env(launch: &LaunchTask, local: &LocalEnv) -> BTreeMap<String, Strin
     };
     rendezvous(launch, &mut set);
     slurm_twins(launch, &mut set);
-    // CUDA's own order of GPUs need not be the driver's, so they are named where they have a name.
-    let name = |gpu: u16| match local.gpu_uuids.get(usize::from(gpu)) {
-        Some(uuid) => uuid.clone(),
-        None => gpu.to_string(),
-    };
-    let gpus: Vec<String> = launch.gpus.iter().map(|g| name(g.gpu)).collect();
-    set("CUDA_VISIBLE_DEVICES", gpus.join(","));
+    let gpus = launch.gpus.iter().map(|share| share.gpu);
+    set("CUDA_VISIBLE_DEVICES", visible_gpus(gpus, &local.gpu_uuids));
     set("BERTH_JOB_ID", launch.key.job.to_string());
     set("BERTH_JOB_NAME", launch.job_name.clone());
     set("BERTH_USER", launch.user.clone());
@@ -52,6 +49,35 @@ pub fn task_env(launch: &LaunchTask, local: &LocalEnv) -> BTreeMap<String, Strin
     set("BERTH_SOCKET", local.socket.clone());
     set("BERTH_TASK_DIR", local.task_dir.clone());
     env
+}
+
+/// What a prolog or an epilog is told. Numbers of GPUs are those of the node's offer, `gpu_uuids` their stable names.
+pub fn hook_env(run: &HookRun, node: &str, gpu_uuids: &[String]) -> BTreeMap<String, String> {
+    let gpus = run.gpus.iter().copied();
+    let env = [
+        ("BERTH_HOOK", run.hook.name().to_owned()),
+        ("BERTH_JOB_ID", run.job.to_string()),
+        ("BERTH_JOB_NAME", run.job_name.clone()),
+        ("BERTH_USER", run.user.clone()),
+        ("BERTH_ATTEMPT", run.epoch.to_string()),
+        ("BERTH_NODE_NAME", node.to_owned()),
+        ("CUDA_VISIBLE_DEVICES", visible_gpus(gpus, gpu_uuids)),
+        ("SLURM_JOB_ID", run.job.to_string()),
+        ("SLURM_JOB_USER", run.user.clone()),
+        ("SLURMD_NODENAME", node.to_owned()),
+    ];
+    env.into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+}
+
+/// CUDA's own order of GPUs need not be the driver's, so they are named where they have a name.
+fn visible_gpus(gpus: impl Iterator<Item = u16>, uuids: &[String]) -> String {
+    let name = |gpu: u16| match uuids.get(usize::from(gpu)) {
+        Some(uuid) => uuid.clone(),
+        None => gpu.to_string(),
+    };
+    gpus.map(name).collect::<Vec<_>>().join(",")
 }
 
 /// What torch.distributed and its relatives read.

@@ -43,6 +43,7 @@ impl AgentCore {
         for key in missing {
             self.on_missing(now_ms, key, renewed, effects);
         }
+        self.enter_adopted(effects);
         self.soil_all_gpus(effects);
         let jobs: BTreeSet<JobId> = self.tasks.keys().map(|key| key.job).collect();
         for job in jobs {
@@ -81,7 +82,10 @@ impl AgentCore {
                     ask_to_stop(kept.key, stop, effects);
                 }
             }
-            KeptPhase::Ended(exit) => task.phase = Phase::Ended(exit),
+            KeptPhase::Ended(exit) if !matches!(task.phase, Phase::Leaving { .. }) => {
+                task.phase = Phase::Ended(exit);
+            }
+            KeptPhase::Ended(_) => {}
         }
     }
 
@@ -108,7 +112,7 @@ impl AgentCore {
             Phase::Spawning(..) | Phase::Running { .. } => {
                 self.record_exit(key, lost_with_keeper(now_ms), effects);
             }
-            Phase::Recording(exit) | Phase::Ended(exit) => {
+            Phase::Recording(exit) | Phase::Leaving { exit, .. } | Phase::Ended(exit) => {
                 let exit = exit.clone();
                 self.record_exit(key, exit, effects);
             }
@@ -177,7 +181,10 @@ impl AgentCore {
             .tasks
             .entry(key)
             .or_insert_with(|| Task::new(TaskMemo::default(), running.clone()));
-        if matches!(task.phase, Phase::Recording(_) | Phase::Ended(_)) {
+        if matches!(
+            task.phase,
+            Phase::Recording(_) | Phase::Leaving { .. } | Phase::Ended(_)
+        ) {
             return;
         }
         task.phase = running;
@@ -202,7 +209,7 @@ impl AgentCore {
             .tasks
             .entry(key)
             .or_insert_with(|| Task::new(TaskMemo::default(), Phase::Recording(exit.clone())));
-        if matches!(task.phase, Phase::Ended(_)) {
+        if matches!(task.phase, Phase::Leaving { .. } | Phase::Ended(_)) {
             return;
         }
         if let Some(stop) = task.stop.take() {
@@ -212,16 +219,27 @@ impl AgentCore {
                 how => format!("{}; {how}", stop.reason),
             };
         }
+        let since_ms = match task.phase {
+            Phase::Running { since_ms, .. } => since_ms,
+            _ => exit.at_ms,
+        };
         task.phase = Phase::Ended(exit);
         let last_words = task.progress.is_some_and(|p| p.fresh);
         if last_words {
             self.report_progress();
         }
+        self.soil_gpus(key, effects);
+        if !self.leave(key, since_ms, effects) {
+            self.tell_end(key);
+        }
+        self.start_waiting(key.job, effects);
+    }
+
+    /// Reports the end of a task.
+    pub(crate) fn tell_end(&mut self, key: TaskKey) {
         if let Some(task) = self.tasks.get(&key) {
             self.events.push(TaskEvent::State(key, task.inventory()));
         }
-        self.soil_gpus(key, effects);
-        self.start_waiting(key.job, effects);
     }
 
     pub(crate) fn on_progress(

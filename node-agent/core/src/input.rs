@@ -1,8 +1,11 @@
 //! Facts that a shell feeds into the core.
 
-use berth_types::{CheckpointFile, CheckpointRecord, Directive, Epoch, JobId, TaskExit, TaskKey};
+use berth_types::{
+    CheckpointFile, CheckpointRecord, Directive, Epoch, Isolation, JobId, TaskExit, TaskKey,
+};
 
 use crate::gpus::GpuFact;
+use crate::hooks::HookRun;
 use crate::prepare::{PrepareFault, Prepared};
 use crate::task::TaskMemo;
 
@@ -89,6 +92,17 @@ pub enum Input {
         /// The record for the log, or what is wrong.
         result: Result<CheckpointRecord, String>,
     },
+    /// Answer to [`Effect::RunHook`](crate::Effect::RunHook).
+    HookEnded {
+        /// Which.
+        run: HookRun,
+        /// Why it failed, with its last words.
+        result: Result<(), String>,
+    },
+    /// How this node isolates tasks, as its keeper says.
+    Isolation(Isolation),
+    /// What the node's health check says now, if there is one.
+    Fitness(Result<(), String>),
     /// The node's GPUs are read from a driver: so many. Until then, and on nodes without, GPUs are as the offer says.
     Gpus {
         /// Length of the node's offer.

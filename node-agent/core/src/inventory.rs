@@ -16,6 +16,8 @@ impl AgentCore {
         for ((job, _), attempt) in &self.checkpoints {
             events.extend(attempt.unrecorded(*job));
         }
+        events.extend(self.host.clone().map(TaskEvent::Host));
+        events.extend(self.failed_hooks());
         for (key, task) in &mut self.tasks {
             events.extend(damaged_events(*key, task));
             events.extend(task.progress.as_mut().map(|p| progress_event(*key, p)));

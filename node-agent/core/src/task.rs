@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! Waiting --older epochs gone,--> Preparing --Prepared--> Spawning --Spawned--> Running --TaskExited--> Ended
-//!    \       its GPUs free            \ --fault, stop--.        \ --------- TaskExited -------------------^
-//!     `-- stop, GPU broken -------------------------> Recording --TaskExited------------------------------'
+//!    \   its GPUs free, prolog ok     \ --fault, stop--.        \ --------- TaskExited -------------------^
+//!     `-- stop, GPU broken, prolog failed ----------> Recording --TaskExited------------------------------'
 //! ```
+//! With an epilog, the last task of an attempt is `Leaving` between its end and that of the epilog.
 //! `Ended` leaves only by `forget`. A stop of a task with a process asks (TERM), then kills (KILL) until it is gone.
 
 use std::sync::Arc;
@@ -28,6 +29,10 @@ pub struct TaskMemo {
     pub checkpoint_keep: u32,
     /// Indices of the GPUs that it holds a share of.
     pub gpus: Vec<u16>,
+    /// The job's name.
+    pub job_name: String,
+    /// Who submitted it.
+    pub user: String,
 }
 
 impl TaskMemo {
@@ -38,6 +43,8 @@ impl TaskMemo {
             checkpoint_dir,
             checkpoint_keep: launch.checkpoint_keep.max(1),
             gpus: launch.gpus.iter().map(|share| share.gpu).collect(),
+            job_name: launch.job_name.clone(),
+            user: launch.user.clone(),
         }
     }
 }
@@ -55,6 +62,9 @@ pub(crate) enum Phase {
     Running { pid: u32, since_ms: u64 },
     /// It has no process and will not get one; the keeper was told to record this.
     Recording(TaskExit),
+    /// It is over and the record is durable, but the epilog of its attempt still runs: nobody is told yet, so that what it
+    /// holds is not given to others.
+    Leaving { exit: TaskExit, since_ms: u64 },
     /// It is over and the record is durable.
     Ended(TaskExit),
 }
@@ -113,6 +123,7 @@ impl Task {
             | Phase::Preparing(_)
             | Phase::Spawning(..)
             | Phase::Recording(_)
+            | Phase::Leaving { .. }
             | Phase::Ended(_) => None,
         }
     }
@@ -121,9 +132,11 @@ impl Task {
     pub(crate) fn may_live(&self) -> bool {
         match self.phase {
             Phase::Spawning(..) | Phase::Running { .. } => true,
-            Phase::Waiting(_) | Phase::Preparing(_) | Phase::Recording(_) | Phase::Ended(_) => {
-                false
-            }
+            Phase::Waiting(_)
+            | Phase::Preparing(_)
+            | Phase::Recording(_)
+            | Phase::Leaving { .. }
+            | Phase::Ended(_) => false,
         }
     }
 
@@ -133,9 +146,11 @@ impl Task {
             Phase::Waiting(_) | Phase::Preparing(_) | Phase::Spawning(..) | Phase::Recording(_) => {
                 TaskInventory::Preparing
             }
-            Phase::Running { since_ms, .. } => TaskInventory::Running {
-                since_ms: *since_ms,
-            },
+            Phase::Running { since_ms, .. } | Phase::Leaving { since_ms, .. } => {
+                TaskInventory::Running {
+                    since_ms: *since_ms,
+                }
+            }
             Phase::Ended(exit) => TaskInventory::Ended(exit.clone()),
         }
     }

@@ -5,6 +5,7 @@
 
 mod model;
 
+use berth_agent_core::Hooks;
 use berth_types::{TaskEvent, TaskInventory};
 use model::{Move, World};
 use proptest::prelude::*;
@@ -21,6 +22,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
             8 => Just(Move::KeeperTakes),
             8 => Just(Move::AgentHears),
             6 => any::<bool>().prop_map(Move::Prepared),
+            6 => prop::bool::weighted(0.8).prop_map(Move::HookEnds),
             5 => any::<prop::sample::Index>().prop_map(Move::ProcessEnds),
             4 => (1u64..4_000).prop_map(Move::Time),
             1 => any::<bool>().prop_map(Move::AgentRestarts),
@@ -34,8 +36,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1_500, ..ProptestConfig::default() })]
 
     #[test]
-    fn laws_hold_in_any_order(moves in moves()) {
-        let mut world = World::new();
+    fn laws_hold_in_any_order(
+        moves in moves(),
+        hooks in prop_oneof![3 => Just((false, false)), 1 => any::<(bool, bool)>(), 2 => Just((true, true))],
+    ) {
+        let (prolog, epilog) = hooks;
+        let mut world = World::new(Hooks { prolog, epilog });
         for step in moves {
             // The laws themselves are asserted inside, where each effect is carried out.
             world.play(step);

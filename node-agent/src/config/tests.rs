@@ -161,3 +161,47 @@ fn what_is_missing_is_told() {
     assert!(faults(&long)[0].contains("at most 107"));
     assert!(faults("masters = 3 3")[0].starts_with("file: "));
 }
+
+#[test]
+fn isolation_and_hooks_are_read() {
+    let file = |more: &str| format!("masters = [\"127.0.0.1:7401\"]\ndata_dir = \"/d\"\n{more}");
+    let plain = Config::parse(&file(""), &host()).unwrap();
+    assert_eq!(
+        (plain.isolation.cgroup, plain.isolation.pids),
+        (Cgroup::Auto, 32_768)
+    );
+    assert_eq!((plain.hooks.prolog, plain.hooks.health_check), (None, None));
+    let text = file(
+        "[isolation]\ncgroup = \"/sys/fs/cgroup/b\"\npids = 0\n[hooks]\nepilog = \"/e\"\nhealth_check_interval = \"5s\"",
+    );
+    let config = Config::parse(&text, &host()).unwrap();
+    assert_eq!(
+        config.isolation.cgroup,
+        Cgroup::At("/sys/fs/cgroup/b".into())
+    );
+    assert_eq!(config.isolation.pids, 0);
+    assert_eq!(config.hooks.epilog, Some("/e".into()));
+    assert_eq!(config.hooks.health_check_interval, Duration::from_secs(5));
+    for (more, fault) in [
+        (
+            "[isolation]\ncgroup = \"on\"",
+            "isolation.cgroup: `on` is no control group",
+        ),
+        (
+            "[isolation]\npids = -1",
+            "isolation.pids: `-1` is not possible",
+        ),
+        (
+            "[hooks]\nprolog = \"p.sh\"",
+            "hooks.prolog: `p.sh` is not absolute",
+        ),
+        ("[hooks]\ntimeout = \"0s\"", "hooks.timeout: no time at all"),
+        (
+            "[hooks]\nprologue = \"/p\"",
+            "hooks.prologue: unknown key (did you mean `prolog`?)",
+        ),
+    ] {
+        let told = faults(&file(more));
+        assert!(told.len() == 1 && told[0].starts_with(fault), "{told:?}");
+    }
+}

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_agent_core::env::{LocalEnv, task_env};
+use berth_agent_core::env::{LocalEnv, hook_env, task_env};
 use berth_agent_core::{
-    AgentConfig, AgentCore, Effect, Input, KeptPhase, KeptTask, Learned, StopSignal,
+    AgentConfig, AgentCore, Effect, HookRun, Hooks, Input, KeptPhase, KeptTask, Learned, StopSignal,
 };
 use berth_proto::v1;
 use berth_proto::v1::agent_message::Kind;
-use berth_types::{AgentReport, NodeSpec, TaskExit, TaskKey};
+use berth_types::{AgentReport, Isolation, NodeSpec, TaskExit, TaskKey};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -20,6 +20,7 @@ use crate::daemon::event_loop::Clock;
 use crate::daemon::fence_file::FenceFile;
 use crate::daemon::gpus::Gpus;
 use crate::daemon::happening::{Happening, Happenings};
+use crate::daemon::hooks;
 use crate::daemon::logs::{Logs, Writers};
 use crate::daemon::masters_file::MastersFile;
 use crate::daemon::metrics::Counts;
@@ -69,6 +70,9 @@ pub(super) struct Agent {
     /// Read from a driver; none if they are declared.
     pub(super) gpus: Option<Gpus>,
     pub(super) counts: Counts,
+    /// Most processes of one task.
+    pub(super) task_pids: u64,
+    hooks: crate::config::Hooks,
     base_env: BTreeMap<String, String>,
     pub(super) node: NodeSpec,
     session: Option<Session>,
@@ -91,6 +95,10 @@ impl Agent {
         let times = AgentConfig {
             heartbeat_ms: millis(config.heartbeat),
             lease_ms: millis(config.lease),
+            hooks: Hooks {
+                prolog: config.hooks.prolog.is_some(),
+                epilog: config.hooks.epilog.is_some(),
+            },
             ..AgentConfig::default()
         };
         let writers = Writers::default();
@@ -118,6 +126,8 @@ impl Agent {
             writers,
             gpus,
             counts: Counts::default(),
+            task_pids: config.isolation.pids,
+            hooks: config.hooks,
             base_env: base_env(),
             node,
             session: None,
@@ -181,6 +191,36 @@ impl Agent {
             ));
         }
         self.feed(Input::KeeperState { incarnation, tasks });
+    }
+
+    /// How the keeper isolates tasks, and the group that has the tasks' groups.
+    pub(super) fn on_isolation(&mut self, isolation: Isolation, group: String) {
+        tracing::info!(%isolation, "tasks are held together by");
+        if let Some(gpus) = &mut self.gpus {
+            gpus.set_group(group);
+        }
+        self.feed(Input::Isolation(isolation));
+    }
+
+    pub(super) fn run_hook(&self, run: HookRun) {
+        let mut env = self.base_env.clone();
+        env.extend(hook_env(&run, &self.node.name, &self.gpu_uuids()));
+        hooks::start(&self.hooks, run, env, self.out.clone());
+    }
+
+    /// Has the node checked from now on, if there is a check.
+    pub(super) fn check_health(&self) {
+        let mut env = self.base_env.clone();
+        env.insert("BERTH_HOOK".into(), "health_check".into());
+        env.insert("BERTH_NODE_NAME".into(), self.node.name.clone());
+        hooks::check_health(&self.hooks, env, self.out.clone());
+    }
+
+    fn gpu_uuids(&self) -> Vec<String> {
+        match &self.gpus {
+            Some(gpus) => gpus.offer.iter().map(|gpu| gpu.uuid.clone()).collect(),
+            None => Vec::new(),
+        }
     }
 
     pub(super) fn on_exited(&mut self, key: TaskKey, exit: TaskExit) {
@@ -421,10 +461,7 @@ impl Agent {
                 .map(|r| r.path.clone())
                 .unwrap_or_default(),
             task_dir: self.layout.task_dir(launch.key).display().to_string(),
-            gpu_uuids: match &self.gpus {
-                Some(gpus) => gpus.offer.iter().map(|gpu| gpu.uuid.clone()).collect(),
-                None => Vec::new(),
-            },
+            gpu_uuids: self.gpu_uuids(),
         };
         task_env(launch, &local)
     }

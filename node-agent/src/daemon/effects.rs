@@ -6,6 +6,7 @@ use std::sync::Arc;
 use berth_agent_core::{Effect, Fence, Input, Prepared, TaskMemo};
 use berth_types::{LaunchTask, TaskExit, TaskKey};
 
+use crate::cgroup::Limits;
 use crate::daemon::agent::Agent;
 use crate::daemon::checkpoints::{self, Reported};
 use crate::daemon::happening::Happening;
@@ -68,6 +69,7 @@ pub(super) fn carry_out(agent: &mut Agent, effect: Effect) {
         } => drop(tokio::task::spawn_blocking(move || {
             checkpoints::prune(Path::new(&checkpoint_dir), job, epoch, step, keep as usize)
         })),
+        Effect::RunHook(run) => agent.run_hook(run),
         Effect::LookAtGpus { look } => agent.look_at_gpus(look),
         Effect::EndProcess {
             key,
@@ -134,9 +136,8 @@ fn spawn_task(agent: &mut Agent, launch: &LaunchTask, prepared: &Prepared, memo:
         .unwrap_or_default();
     let path = env.get("PATH").map(String::as_str).unwrap_or_default();
     match program::find(wanted, path, &work_dir) {
-        Ok(found) => agent
-            .keeper_requests
-            .push(Request::Spawn(Box::new(SpawnRequest {
+        Ok(found) => agent.keeper_requests.push(Request::SpawnWithin {
+            spawn: Box::new(SpawnRequest {
                 key,
                 program: found.display().to_string(),
                 args: launch.command.clone(),
@@ -145,7 +146,13 @@ fn spawn_task(agent: &mut Agent, launch: &LaunchTask, prepared: &Prepared, memo:
                 task_dir: task_dir.display().to_string(),
                 fence: memo.fence,
                 memo: serde_json::to_vec(memo).expect("plain data is JSON"),
-            }))),
+            }),
+            limits: Limits {
+                millicpu: launch.millicpu,
+                mem_bytes: launch.mem_bytes,
+                pids: agent.task_pids,
+            },
+        }),
         Err(problem) => {
             let exit = TaskExit {
                 code: problem.code,

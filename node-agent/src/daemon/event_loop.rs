@@ -22,7 +22,9 @@ use crate::daemon::happening::{Happening, Happenings};
 use crate::daemon::master::Dialler;
 use crate::daemon::metrics::{self, Snapshot};
 use crate::daemon::task_socket;
+use crate::daemon::watchdog::{self, Watchdog};
 use crate::keeper::client::{ClientError, KeeperClient};
+use crate::keeper::confinement::Groups;
 use crate::keeper::protocol::{Kept, Reply};
 use crate::layout::Layout;
 
@@ -93,7 +95,8 @@ impl Clock {
 /// If it cannot start.
 pub async fn run(config: Config, program: PathBuf) -> Result<(), DaemonError> {
     let (layout, _lock) = take_directory(&config.data_dir)?;
-    let keeper = KeeperClient::connect_or_start(&layout, &program).await?;
+    let groups = config.isolation.cgroup.groups();
+    let keeper = KeeperClient::connect_or_start(&layout, &program, &groups).await?;
     tracing::info!(pid = keeper.pid, tasks = keeper.tasks.len(), "keeper found");
     let (out, happenings) = Happenings::new();
     let listener = listen(&layout)?;
@@ -111,9 +114,12 @@ pub async fn run(config: Config, program: PathBuf) -> Result<(), DaemonError> {
         keeper: None,
         dialler: None,
         program,
+        groups,
+        watchdog: Watchdog::of_service_manager(),
         out: out.clone(),
     };
     event_loop.on_keeper(Ok(keeper));
+    event_loop.agent.check_health();
     event_loop.agent.settle();
     if let Some(address) = metrics {
         tokio::spawn(metrics::serve(address, out.clone()));
@@ -163,6 +169,8 @@ struct EventLoop {
     /// Not running yet.
     dialler: Option<Dialler>,
     program: PathBuf,
+    groups: Groups,
+    watchdog: Watchdog,
     out: Happenings,
 }
 
@@ -201,6 +209,7 @@ impl EventLoop {
                 Wake::Tick => self.on_tick(started),
                 Wake::ReportDue => self.agent.send_report(),
                 Wake::End => {
+                    watchdog::stopping();
                     tracing::info!("agent ends; tasks and keeper stay");
                     return Ok(());
                 }
@@ -232,6 +241,7 @@ impl EventLoop {
 
     fn on_tick(&mut self, started: Instant) {
         self.agent.counts.ticked();
+        self.watchdog.turned();
         self.agent.feed(Input::Tick);
         self.agent.retire_directories();
         if started.elapsed() >= READY_AFTER {
@@ -307,7 +317,10 @@ impl EventLoop {
                     self.agent.feed(Input::Spawned { key, pid, at_ms });
                 }
                 Reply::Exited { key, exit } => self.agent.on_exited(key, exit.into()),
-                Reply::Hello { .. } | Reply::State { .. } | Reply::Stopped => {}
+                Reply::Hello { .. }
+                | Reply::State { .. }
+                | Reply::Isolation { .. }
+                | Reply::Stopped => {}
             }
         }
     }
@@ -315,6 +328,7 @@ impl EventLoop {
     fn look_for_keeper(&mut self, after: Duration) {
         let child = self.keeper.take().and_then(|keeper| keeper.child);
         let (layout, program) = (self.agent.layout().clone(), self.program.clone());
+        let groups = self.groups.clone();
         let out = self.out.clone();
         tokio::spawn(async move {
             sleep(after).await;
@@ -322,7 +336,7 @@ impl EventLoop {
                 // It has closed its connection, so it is ending.
                 let _ = tokio::task::spawn_blocking(move || child.wait()).await;
             }
-            let keeper = KeeperClient::connect_or_start(&layout, &program).await;
+            let keeper = KeeperClient::connect_or_start(&layout, &program, &groups).await;
             out.send(Happening::Keeper(Box::new(keeper)));
         });
     }
@@ -335,6 +349,8 @@ impl EventLoop {
                     .map(kept_task)
                     .collect();
                 let incarnation = keeper.incarnation;
+                let (isolation, group) = keeper.isolation.clone();
+                self.agent.on_isolation(isolation, group);
                 self.keeper = Some(keeper);
                 self.agent.on_keeper_state(incarnation, tasks);
             }

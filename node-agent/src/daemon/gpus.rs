@@ -9,6 +9,7 @@ use berth_types::{Epoch, GpuInfo, JobId, Rank, TaskKey};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::time::Instant;
 
+use crate::cgroup::tree;
 use crate::gpu::line::Driver;
 use crate::gpu::procfs::parent_and_start;
 use crate::gpu::watch::{Looks, News};
@@ -59,6 +60,8 @@ pub(crate) struct Gpus {
     paths: Option<Vec<GpuPath>>,
     file: PathBuf,
     tasks_dir: PathBuf,
+    /// The control group that has the tasks' groups; empty if there is none.
+    group: String,
     looks: Option<Looks>,
 }
 
@@ -89,8 +92,14 @@ impl Gpus {
             paths: None,
             file,
             tasks_dir: layout.tasks(),
+            group: String::new(),
             looks: None,
         }
+    }
+
+    /// The name of the control group that has the tasks' groups, as `/proc/PID/cgroup` says it.
+    pub(super) fn set_group(&mut self, group: String) {
+        self.group = group;
     }
 
     pub(super) fn watched(&mut self, looks: Looks) {
@@ -251,10 +260,11 @@ impl Gpus {
             return;
         };
         for process in reading.processes.iter_mut().flatten() {
-            process.task = process
-                .task_dir
-                .as_deref()
-                .and_then(|dir| self.task_of(dir));
+            // A process can change its environment's words, but not leave the group.
+            let confined = process.cgroup.as_deref().filter(|_| !self.group.is_empty());
+            process.task = confined
+                .and_then(|cgroup| tree::task_of(&self.group, cgroup))
+                .or_else(|| self.task_of(process.task_dir.as_deref()?));
         }
         let fact = GpuFact {
             look,

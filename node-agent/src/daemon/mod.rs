@@ -10,6 +10,7 @@ mod event_loop;
 mod fence_file;
 mod gpus;
 mod happening;
+mod hooks;
 mod logs;
 mod master;
 mod masters_file;
@@ -18,5 +19,6 @@ mod prepare;
 mod program;
 mod retention;
 mod task_socket;
+mod watchdog;
 
 pub use event_loop::{DaemonError, run};

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use berth_types::Isolation;
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -13,7 +14,10 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::keeper::protocol::{self, FrameError, Kept, PROTOCOL_VERSION, Reply, Request};
+use crate::keeper::confinement::{self, Groups};
+use crate::keeper::protocol::{
+    self, FrameError, Kept, OLDEST_VERSION, PROTOCOL_VERSION, Reply, Request,
+};
 use crate::layout::Layout;
 
 /// How long a started keeper may take until it answers; it may first have to end tasks of a killed one.
@@ -74,6 +78,9 @@ pub struct KeeperClient {
     pub pid: u32,
     /// What it had when the connection was made.
     pub tasks: Vec<Kept>,
+    /// How it isolates tasks, and the name of the control group that has theirs, if there is one.
+    pub isolation: (Isolation, String),
+    version: u32,
     requests: mpsc::UnboundedSender<Vec<u8>>,
     /// Replies in order, in batches; closed when the connection is gone.
     pub replies: mpsc::Receiver<Vec<Reply>>,
@@ -82,11 +89,18 @@ pub struct KeeperClient {
 }
 
 impl KeeperClient {
-    /// Connects to the keeper of this data directory, starting one from `program` if there is none.
+    /// Connects to the keeper of this data directory, starting one from `program` if there is none; a new one puts tasks into
+    /// control groups where `groups` says.
     ///
     /// # Errors
     /// If it cannot be started, does not answer, or speaks another version.
-    pub async fn connect_or_start(layout: &Layout, program: &Path) -> Result<Self, ClientError> {
+    pub async fn connect_or_start(
+        layout: &Layout,
+        program: &Path,
+        groups: &Groups,
+    ) -> Result<Self, ClientError> {
+        // A scope of its own, if there is a service manager that makes one; if that fails, without.
+        let mut scope = *groups == Groups::Own && confinement::can_have_scope();
         let deadline = Instant::now() + START_PATIENCE;
         let log = layout.keeper_log().display().to_string();
         let mut child = None;
@@ -103,7 +117,10 @@ impl KeeperClient {
                 Err(e) => return Err(e.into()),
             }
             match &mut child {
-                None => child = Some(start(layout, program)?),
+                None => {
+                    child = Some(start(layout, program, groups, scope)?);
+                    scope = false;
+                }
                 Some(running) => {
                     if let Some(status) = running.try_wait()? {
                         // Another keeper may just be coming up or going down: its lock decides.
@@ -130,7 +147,12 @@ impl KeeperClient {
     pub fn send(&self, requests: &[Request]) -> Result<(), FrameError> {
         let mut bytes = Vec::new();
         for request in requests {
-            protocol::encode(request, &mut bytes)?;
+            match request {
+                Request::SpawnWithin { spawn, .. } if self.version == OLDEST_VERSION => {
+                    protocol::encode(&Request::Spawn(spawn.clone()), &mut bytes)?;
+                }
+                request => protocol::encode(request, &mut bytes)?,
+            }
         }
         let _ = self.requests.send(bytes);
         Ok(())
@@ -138,7 +160,12 @@ impl KeeperClient {
 }
 
 /// Starts a keeper that does not end with this process: no shared session, nothing inherited but its log.
-fn start(layout: &Layout, program: &Path) -> Result<Child, ClientError> {
+fn start(
+    layout: &Layout,
+    program: &Path,
+    groups: &Groups,
+    scope: bool,
+) -> Result<Child, ClientError> {
     let failed = |source| ClientError::Start {
         program: program.display().to_string(),
         source,
@@ -150,11 +177,23 @@ fn start(layout: &Layout, program: &Path) -> Result<Child, ClientError> {
         .open(layout.keeper_log())
         .map_err(failed)?;
     let stdout = log.try_clone().map_err(failed)?;
-    Command::new(program)
-        .arg0("berth-keeper")
+    let mut command = if scope {
+        confinement::in_scope(program)
+    } else {
+        let mut command = Command::new(program);
+        command.arg0("berth-keeper");
+        command
+    };
+    // The service manager's words are for the agent alone.
+    for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
+        command.env_remove(name);
+    }
+    command
         .arg("keeper")
         .arg("--dir")
         .arg(layout.root())
+        .arg("--cgroup")
+        .arg(groups.to_string())
         .current_dir(layout.root())
         .stdin(Stdio::null())
         .stdout(stdout)
@@ -175,7 +214,7 @@ async fn greet(stream: UnixStream) -> Result<KeeperClient, ClientError> {
     protocol::encode(&Request::List, &mut bytes)?;
     writer.write_all(&bytes).await?;
     let mut input = Vec::new();
-    let mut hello = None;
+    let (mut hello, mut isolation) = (None, (confinement::without("an old keeper"), String::new()));
     let closed = || ClientError::Io(ErrorKind::UnexpectedEof.into());
     let tasks = loop {
         let replies = read_batch(&mut reader, &mut input)
@@ -192,6 +231,13 @@ async fn greet(stream: UnixStream) -> Result<KeeperClient, ClientError> {
                 None
             }
             Reply::State { tasks } => Some(tasks),
+            Reply::Isolation {
+                isolation: is,
+                group,
+            } => {
+                isolation = (is, group);
+                None
+            }
             Reply::Spawned { .. } | Reply::Exited { .. } | Reply::Stopped => None,
         });
         if let Some(tasks) = state {
@@ -200,7 +246,7 @@ async fn greet(stream: UnixStream) -> Result<KeeperClient, ClientError> {
     };
     let (tasks, more) = tasks;
     let (version, incarnation, pid) = hello.ok_or_else(closed)?;
-    if version != PROTOCOL_VERSION {
+    if !(OLDEST_VERSION..=PROTOCOL_VERSION).contains(&version) {
         return Err(ClientError::Version { theirs: version });
     }
     let (requests, outbox) = mpsc::unbounded_channel();
@@ -211,6 +257,8 @@ async fn greet(stream: UnixStream) -> Result<KeeperClient, ClientError> {
         incarnation,
         pid,
         tasks,
+        isolation,
+        version,
         requests,
         replies,
         child: None,

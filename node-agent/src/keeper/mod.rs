@@ -13,6 +13,7 @@
 //! Start reading at [`server`], then [`records`]. The agent's side is [`client`].
 
 pub mod client;
+pub mod confinement;
 pub mod connection;
 pub mod orphans;
 pub mod protocol;

@@ -3,12 +3,16 @@
 //! A keeper outlives upgrades of the agent, so both enums are append-only and fields of a variant never change; the
 //! task's memo is opaque to the keeper.
 
-use berth_types::{TaskExit, TaskKey};
+use berth_types::{Isolation, TaskExit, TaskKey};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Raised only if an old keeper cannot serve a new agent any more.
-pub const PROTOCOL_VERSION: u32 = 1;
+use crate::cgroup::Limits;
+
+/// What this binary speaks. 2: limits and isolation.
+pub const PROTOCOL_VERSION: u32 = 2;
+/// The oldest keeper that an agent can work with: one that was started before an upgrade and still has tasks.
+pub const OLDEST_VERSION: u32 = 1;
 /// Largest frame: an answer to `List` with many tasks.
 pub const MAX_FRAME_BYTES: usize = 64 << 20;
 /// Longest reason that is recorded.
@@ -56,6 +60,13 @@ pub enum Request {
     Shutdown {
         /// Time between TERM and KILL.
         grace_ms: u64,
+    },
+    /// As `Spawn`, within limits where the keeper can enforce them. Since version 2.
+    SpawnWithin {
+        /// How to start it.
+        spawn: Box<SpawnRequest>,
+        /// Its bounds.
+        limits: Limits,
     },
 }
 
@@ -115,6 +126,13 @@ pub enum Reply {
     },
     /// All tasks are gone; the keeper ends now.
     Stopped,
+    /// With the answer to the `Hello` of an agent that speaks version 2.
+    Isolation {
+        /// How tasks are isolated.
+        isolation: Isolation,
+        /// The group that has the tasks' groups, as `/proc/PID/cgroup` says it; empty if there is none.
+        group: String,
+    },
 }
 
 /// One task of the keeper.

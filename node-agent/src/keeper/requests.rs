@@ -9,9 +9,11 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, waitpid,
 };
 
+use crate::cgroup::Limits;
 use crate::keeper::connection::{Connection, ConnectionError};
 use crate::keeper::protocol::{
-    ExitRecord, Kept, MAX_REASON_BYTES, PROTOCOL_VERSION, Reply, Request, SpawnRequest, truncate,
+    ExitRecord, Kept, MAX_REASON_BYTES, OLDEST_VERSION, PROTOCOL_VERSION, Reply, Request,
+    SpawnRequest, truncate,
 };
 use crate::keeper::records::Record;
 use crate::keeper::server::{Held, HeldPhase, Keeper, RunningTask, Source, now_ms};
@@ -29,11 +31,16 @@ impl Keeper {
         request: Request,
     ) -> Result<(), ConnectionError> {
         match request {
-            Request::Hello { version: _ } => client.send(&Reply::Hello {
-                version: PROTOCOL_VERSION,
-                incarnation: self.incarnation,
-                pid: std::process::id(),
-            })?,
+            Request::Hello { version } => {
+                client.send(&Reply::Hello {
+                    version: version.min(PROTOCOL_VERSION),
+                    incarnation: self.incarnation,
+                    pid: std::process::id(),
+                })?;
+                if version > OLDEST_VERSION {
+                    client.send(&self.confinement.reply())?;
+                }
+            }
             Request::List => {
                 self.retire_other_clients();
                 // Announcements that are still held back are part of the state, but not durable yet.
@@ -41,7 +48,8 @@ impl Keeper {
                 client.subscribed = true;
                 client.send(&Reply::State { tasks })?;
             }
-            Request::Spawn(spawn) => self.on_spawn(*spawn),
+            Request::Spawn(spawn) => self.on_spawn(*spawn, Limits::default()),
+            Request::SpawnWithin { spawn, limits } => self.on_spawn(*spawn, limits),
             Request::Signal { key, kill, by_node } => {
                 if by_node {
                     self.blame_node(key);
@@ -119,7 +127,7 @@ impl Keeper {
         }
     }
 
-    fn on_spawn(&mut self, request: SpawnRequest) {
+    fn on_spawn(&mut self, request: SpawnRequest, limits: Limits) {
         let key = request.key;
         if let Some(held) = self.tasks.get(&key) {
             let again = match &held.phase {
@@ -148,13 +156,20 @@ impl Keeper {
             return;
         }
         let at_ms = now_ms();
-        match spawn::spawn(&request, &self.null, at_ms) {
-            Ok(pid) => self.on_started(request, pid, at_ms),
-            Err(exit) => self.end(key, request.memo, exit),
+        let started = match self.confinement.make(key, &limits) {
+            Ok(procs) => spawn::spawn(&request, &self.null, procs, at_ms),
+            Err(reason) => Err(node_fault(&reason)),
+        };
+        match started {
+            Ok(pid) => self.on_started(request, pid, at_ms, limits),
+            Err(exit) => {
+                self.confinement.end(key);
+                self.end(key, request.memo, exit);
+            }
         }
     }
 
-    fn on_started(&mut self, request: SpawnRequest, pid: u32, since_ms: u64) {
+    fn on_started(&mut self, request: SpawnRequest, pid: u32, since_ms: u64, limits: Limits) {
         let key = request.key;
         let boot_ms = self.clock.now_ms();
         let process = to_pid(pid);
@@ -175,6 +190,7 @@ impl Keeper {
                     _pidfd: pidfd,
                     token,
                     by_node: false,
+                    limits,
                 };
                 let held = Held {
                     memo: request.memo,
@@ -187,6 +203,7 @@ impl Keeper {
                 // Unwatched it would be lost: take it back.
                 let _ = kill_process_group(process, Signal::KILL);
                 let _ = waitpid(Some(process), WaitOptions::empty());
+                self.confinement.end(key);
                 let exit = node_fault(&format!("the keeper cannot watch a process: {error}"));
                 self.end(key, request.memo, exit);
             }
@@ -204,7 +221,7 @@ impl Keeper {
             return;
         };
         let (pid, token, memo) = (to_pid(running.pid), running.token, memo.clone());
-        let by_node = running.by_node;
+        let (by_node, limits) = (running.by_node, running.limits);
         // Before it is reaped, so that its number cannot be another group's.
         let _ = kill_process_group(pid, Signal::KILL);
         let mut exit = match waitpid(Some(pid), WaitOptions::NOHANG) {
@@ -214,6 +231,8 @@ impl Keeper {
             Ok(None) => return,
             Err(error) => node_fault(&format!("its status cannot be read: {error}")),
         };
+        self.confinement.tell_memory(key, &limits, &mut exit);
+        self.confinement.end(key);
         if by_node {
             exit.node_fault = true;
             exit.reason = "ended by its node when the lease was over".to_owned();
@@ -284,6 +303,9 @@ impl Keeper {
         {
             // The number is ours until the task is reaped.
             let _ = kill_process_group(to_pid(running.pid), signal);
+            if kill {
+                self.confinement.kill(key);
+            }
         }
     }
 

@@ -14,6 +14,8 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
 
+use crate::cgroup::Limits;
+use crate::keeper::confinement::{Confinement, Groups};
 use crate::keeper::connection::Connection;
 use crate::keeper::orphans::{self, BootClock};
 use crate::keeper::protocol::{ExitRecord, Reply};
@@ -93,6 +95,8 @@ pub(crate) struct RunningTask {
     pub(crate) token: u64,
     /// The node has stopped it by itself, for its lease.
     pub(crate) by_node: bool,
+    /// Its bounds.
+    pub(crate) limits: Limits,
 }
 
 /// A running keeper.
@@ -120,18 +124,20 @@ pub struct Keeper {
     pub(crate) lease_over: Option<Instant>,
     /// Set by a shutdown: when the tasks are killed.
     pub(crate) stopping: Option<Instant>,
+    pub(crate) confinement: Confinement,
     _lock: File,
 }
 
-/// Runs a keeper for this data directory until it is shut down. Leaves the caller's session.
+/// Runs a keeper for this data directory until it is shut down. Leaves the caller's session. Tasks get control groups
+/// where `groups` says.
 ///
 /// # Errors
 /// If it cannot start.
-pub fn run(root: &Path) -> Result<(), KeeperError> {
+pub fn run(root: &Path, groups: &Groups) -> Result<(), KeeperError> {
     // Fails only for a group leader, as when started from a shell; then the caller has seen to it.
     let _ = rustix::process::setsid();
     raise_file_limit();
-    let mut keeper = Keeper::start(root)?;
+    let mut keeper = Keeper::start(root, groups)?;
     keeper.serve()
 }
 
@@ -172,7 +178,7 @@ pub(crate) fn lock(layout: &Layout) -> Result<File, KeeperError> {
 }
 
 impl Keeper {
-    fn start(root: &Path) -> Result<Self, KeeperError> {
+    fn start(root: &Path, groups: &Groups) -> Result<Self, KeeperError> {
         let root = root
             .canonicalize()
             .map_err(KeeperError::io(format!("find {}", root.display())))?;
@@ -182,7 +188,9 @@ impl Keeper {
         let (mut records, remembered) = Records::open(&layout.keeper_records())?;
         let killed =
             orphans::end_survivors(&layout.tasks(), &remembered).map_err(KeeperError::Survivors)?;
-        tracing::info!(records = remembered.len(), killed, "keeper starts");
+        let confinement = Confinement::begin(&layout, groups).map_err(KeeperError::Survivors)?;
+        let isolation = confinement.isolation();
+        tracing::info!(records = remembered.len(), killed, %isolation, "keeper starts");
         let tasks = settle(remembered);
         records.rewrite(&snapshot(&tasks))?;
         let listener = listen(&layout)?;
@@ -207,6 +215,7 @@ impl Keeper {
             records_failed: false,
             lease_over: None,
             stopping: None,
+            confinement,
             _lock: lock,
         };
         keeper.sources.insert(0, Source::Listener);
@@ -237,6 +246,7 @@ impl Keeper {
             }
             self.enforce_lease();
             self.enforce_stop();
+            self.confinement.clear();
             self.record_and_announce();
             if self.stopping.is_some() && !self.any_running() && !self.records_failed {
                 self.tell(&Reply::Stopped);
@@ -400,7 +410,8 @@ impl Keeper {
         let lease = self
             .lease_over
             .filter(|_| self.running_fenced().next().is_some());
-        let next = [lease, self.stopping, retry, self.announce_at]
+        let clearing = self.confinement.clear_at();
+        let next = [lease, self.stopping, retry, self.announce_at, clearing]
             .into_iter()
             .flatten()
             .min()?;

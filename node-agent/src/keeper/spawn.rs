@@ -1,7 +1,7 @@
 //! Starting one process, and saying clearly why it did not start.
 //!
-//! Everything here stays on std's `posix_spawn` path (absolute program, no hooks), which does not copy the keeper's
-//! page tables.
+//! Without control groups everything here stays on std's `posix_spawn` path (absolute program, no hooks), which does not
+//! copy the keeper's page tables.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Error, ErrorKind};
@@ -11,6 +11,7 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use rustix::io::Errno;
 
+use crate::cgroup::enter;
 use crate::keeper::protocol::{ExitRecord, SpawnRequest};
 
 /// The shell's code for a program that is not there.
@@ -18,8 +19,14 @@ const NOT_FOUND: i32 = 127;
 /// The shell's code for a program that cannot be run.
 const NOT_EXECUTABLE: i32 = 126;
 
-/// Starts the task in its own process group and returns its process id, or how its start ended.
-pub fn spawn(request: &SpawnRequest, null: &File, now_ms: u64) -> Result<u32, ExitRecord> {
+/// Starts the task in its own process group and returns its process id, or how its start ended. `procs` is the way into
+/// its control group, if it has one.
+pub fn spawn(
+    request: &SpawnRequest,
+    null: &File,
+    procs: Option<File>,
+    now_ms: u64,
+) -> Result<u32, ExitRecord> {
     let node = |what: String| ExitRecord {
         code: -1,
         at_ms: now_ms,
@@ -50,6 +57,9 @@ pub fn spawn(request: &SpawnRequest, null: &File, now_ms: u64) -> Result<u32, Ex
         .stdout(Stdio::from(stdout))
         .stderr(Stdio::from(stderr))
         .process_group(0);
+    if let Some(procs) = procs {
+        enter::before_exec(&mut command, procs);
+    }
     match command.spawn() {
         Ok(child) => Ok(child.id()),
         Err(error) => Err(not_started(request, &error, now_ms)),
@@ -85,11 +95,12 @@ fn not_started(request: &SpawnRequest, error: &Error, now_ms: u64) -> ExitRecord
             NOT_EXECUTABLE,
             format!("cannot run {program}: arguments and environment are too large together"),
         ),
+        Some(enter::NOT_ENTERED) => (-1, "the node cannot put it into its control group".into()),
         _ => (-1, format!("cannot start {program}: {error}")),
     };
     let node_fault = matches!(
         Errno::from_io_error(error),
-        Some(Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE)
+        Some(Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE | enter::NOT_ENTERED)
     ) || error.kind() == ErrorKind::OutOfMemory;
     ExitRecord {
         code,

@@ -7,6 +7,7 @@ mod adoption;
 mod checkpoints;
 mod gpus;
 mod harness;
+mod host;
 mod lifecycle;
 mod logs;
 mod masters;

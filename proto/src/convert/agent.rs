@@ -7,6 +7,7 @@ use berth_types::{
 use v1::task_event::Kind;
 use v1::task_state::{Inventory, Preparing, Running};
 
+use super::host::{hook_from, hook_to, short};
 use super::job::{lost_node_from, lost_node_to};
 use super::{DecodeError, list, narrow, required, wire};
 use crate::v1;
@@ -228,6 +229,12 @@ impl From<&TaskEvent> for v1::TaskEvent {
                 step: *step,
                 reason: reason.clone(),
             }),
+            TaskEvent::Host(report) => Kind::Host(report.into()),
+            TaskEvent::HookFailed { key, hook, reason } => Kind::HookFailed(v1::HookFailed {
+                key: Some(key.into()),
+                hook: hook_to(*hook),
+                reason: reason.clone(),
+            }),
         };
         Self { kind: Some(kind) }
     }
@@ -261,6 +268,12 @@ impl TryFrom<v1::TaskEvent> for TaskEvent {
                     epoch: Epoch(c.epoch),
                     step: c.step,
                     reason: c.reason,
+                },
+                Kind::Host(host) => TaskEvent::Host(host.try_into()?),
+                Kind::HookFailed(h) => TaskEvent::HookFailed {
+                    key: required(h.key, "hook_failed.key")?,
+                    hook: hook_from(h.hook)?,
+                    reason: short(h.reason, "hook_failed.reason")?,
                 },
             },
         )

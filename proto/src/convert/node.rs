@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use berth_types::api::NodeView;
-use berth_types::{GpuInfo, JobId, NodeId, NodeSpec, NodeState};
+use berth_types::{GpuInfo, Isolation, JobId, NodeId, NodeSpec, NodeState};
 
 use super::{DecodeError, list, narrow, required, wire};
 use crate::v1;
@@ -127,6 +127,7 @@ impl From<&NodeView> for v1::Node {
             tasks: n.tasks,
             jobs: n.jobs.iter().map(|j| j.0).collect(),
             connected: n.connected,
+            isolation: (n.isolation != Isolation::default()).then(|| (&n.isolation).into()),
         }
     }
 }
@@ -148,6 +149,10 @@ impl TryFrom<v1::Node> for NodeView {
             tasks: n.tasks,
             jobs: n.jobs.into_iter().map(JobId).collect(),
             connected: n.connected,
+            isolation: match n.isolation {
+                Some(isolation) => isolation.try_into()?,
+                None => Isolation::default(),
+            },
         })
     }
 }

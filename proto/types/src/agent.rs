@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CheckpointRecord, Epoch, GpuShare, JobId, LostNodeRule, Rank};
+use crate::{CheckpointRecord, Epoch, GpuShare, Hook, HostReport, JobId, LostNodeRule, Rank};
 
 /// One task of one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -164,6 +164,18 @@ pub enum TaskEvent {
         /// Its step.
         step: u64,
         /// What is wrong.
+        reason: String,
+    },
+    /// What the node says of itself: in each inventory of an agent that knows, and whenever it changes.
+    Host(HostReport),
+    /// A hook failed for the attempt of this task, so that the node should get no new work. Repeated in each inventory
+    /// until the task is forgotten; the leader records it before the task's end.
+    HookFailed {
+        /// A task of the attempt.
+        key: TaskKey,
+        /// Which hook.
+        hook: Hook,
+        /// How, with its last words.
         reason: String,
     },
 }

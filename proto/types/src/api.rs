@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::attempt::PastAttempt;
+use crate::host::Isolation;
 use crate::{
     Attempt, CheckpointRecord, Epoch, Fault, JobId, JobSpec, JobState, MasterId, NodeId, NodeSpec,
     NodeState, Outcome, Rank,
@@ -370,6 +371,8 @@ pub struct NodeView {
     pub jobs: Vec<JobId>,
     /// True if the leader hears it now.
     pub connected: bool,
+    /// How it isolates tasks, while it is connected.
+    pub isolation: Isolation,
 }
 
 /// A master as shown to people and scripts.

@@ -12,6 +12,7 @@ pub mod api;
 pub mod attempt;
 pub mod checkpoint;
 pub mod fault;
+pub mod host;
 pub mod id;
 pub mod job;
 pub mod node;
@@ -30,6 +31,7 @@ pub use attempt::{
 };
 pub use checkpoint::{CheckpointFile, CheckpointRecord};
 pub use fault::Fault;
+pub use host::{Hook, HostReport, Isolation, IsolationKind};
 pub use id::{Epoch, JobId, MasterId, NodeId, Rank};
 pub use job::{CheckpointSpec, GroupSpec, JobSpec, JobState, LostNodeRule, Outcome, RestartSpec};
 pub use node::{GpuInfo, NodeSpec, NodeState};

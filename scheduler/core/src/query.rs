@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use berth_types::api::{JobFilter, JobView, NodeView};
-use berth_types::{JobId, JobState, NodeState, Outcome};
+use berth_types::{Isolation, JobId, JobState, NodeState, Outcome};
 
 use crate::state::{FinishedJob, Job, Node, State};
 
@@ -131,7 +131,7 @@ fn matches_job(filter: &JobFilter, job: &Job) -> bool {
         && id.is_none_or(|prefix| job.id.to_string().starts_with(prefix))
 }
 
-/// A node; `connected` is what the leader knows.
+/// A node; `connected` is what the leader knows, and how it isolates tasks is for the leader to add.
 pub fn node_view(_state: &State, node: &Node, connected: bool) -> NodeView {
     let reason = match (node.lost, &node.drain) {
         (true, _) => node.reason.clone(),
@@ -150,6 +150,7 @@ pub fn node_view(_state: &State, node: &Node, connected: bool) -> NodeView {
         tasks: node.jobs.values().fold(0, |n, t| n.saturating_add(*t)),
         jobs: node.jobs.keys().copied().collect(),
         connected,
+        isolation: Isolation::default(),
     }
 }
 

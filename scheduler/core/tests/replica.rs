@@ -13,8 +13,8 @@ use berth_core::{Action, Backfill, Effect, Input, Proposal, Replica, ReplicaConf
 use berth_raft::Recovered;
 use berth_types::api::{ErrorKind, JobFilter, MasterInfo, Request, Response};
 use berth_types::{
-    AgentReport, Directive, Epoch, GpuInfo, GroupSpec, JobId, JobSpec, JobState, MasterId,
-    NodeSpec, Rank, Resources, TaskEvent, TaskExit, TaskInventory, TaskKey,
+    AgentReport, Directive, Epoch, GpuInfo, GroupSpec, HostReport, JobId, JobSpec, JobState,
+    MasterId, NodeSpec, NodeState, Rank, Resources, TaskEvent, TaskExit, TaskInventory, TaskKey,
 };
 
 struct Fifo;
@@ -707,4 +707,64 @@ fn agents_are_told_where_the_masters_are_and_when_that_changes() {
     cluster.told(1);
     assert!(matches!(cluster.ask(leader, request), Response::Done(_)));
     assert_eq!(masters_told(&cluster.told(1)), [first]);
+}
+
+#[test]
+fn a_node_that_says_it_is_unfit_drains_until_it_is_fit_or_an_operator_has_spoken() {
+    let mut cluster = Cluster::new(1);
+    cluster.connect(1, "n1", 7, Vec::new());
+    let leader = cluster.leader();
+    let say = |cluster: &mut Cluster, event: TaskEvent| {
+        let report = AgentReport {
+            full_inventory: false,
+            events: vec![event],
+        };
+        let input = Input::AgentReport { session: 1, report };
+        cluster.inputs.push_back((leader, input));
+        cluster.run(200);
+        match cluster.ask(leader, Request::ListNodes) {
+            Response::Nodes(nodes) => (nodes[0].state, nodes[0].reason.clone()),
+            other => panic!("{other:?}"),
+        }
+    };
+    let host = |unfit: Option<&str>| {
+        TaskEvent::Host(HostReport {
+            unfit: unfit.map(str::to_owned),
+            ..HostReport::default()
+        })
+    };
+    let drain = |cluster: &mut Cluster, reason: Option<&str>| {
+        let drain = reason.map(|reason| berth_types::Drain {
+            reason: reason.into(),
+            evict: false,
+        });
+        let name = "n1".into();
+        cluster.ask(leader, Request::SetDrain { name, drain });
+    };
+    let ready = (NodeState::Ready, String::new());
+    let draining = |reason: &str| (NodeState::Draining, reason.to_owned());
+    assert_eq!(say(&mut cluster, host(None)), ready);
+    let unfit = host(Some("ib0 is down"));
+    assert_eq!(
+        say(&mut cluster, unfit.clone()),
+        draining("health check: ib0 is down")
+    );
+    assert_eq!(say(&mut cluster, host(None)), ready);
+    // What an operator says meanwhile stays, whatever the words.
+    say(&mut cluster, unfit.clone());
+    drain(&mut cluster, Some("health check: by hand"));
+    assert_eq!(say(&mut cluster, host(None)), draining("operator: by hand"));
+    drain(&mut cluster, None);
+    assert_eq!(say(&mut cluster, host(None)), ready);
+    let hook = berth_types::Hook::Epilog;
+    let (key, reason) = (key(JobId(3), 1, 0), "exit code 1".to_owned());
+    let failed = TaskEvent::HookFailed { key, hook, reason };
+    assert_eq!(
+        say(&mut cluster, failed),
+        draining("epilog of job 3: exit code 1")
+    );
+    assert_eq!(
+        say(&mut cluster, host(None)),
+        draining("epilog of job 3: exit code 1")
+    );
 }

@@ -86,8 +86,12 @@ pub(crate) fn states(effects: &[Effect]) -> Vec<(TaskKey, TaskInventory)> {
 
 impl Bench {
     pub(crate) fn connected() -> Self {
+        Self::with(AgentConfig::default())
+    }
+
+    pub(crate) fn with(config: AgentConfig) -> Self {
         let mut bench = Self {
-            core: AgentCore::new(AgentConfig::default(), Fence::default(), 10_000),
+            core: AgentCore::new(config, Fence::default(), 10_000),
             now_ms: 10_000,
             session: 1,
             applied: 10,

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use berth_agent_core::{
-    AgentConfig, AgentCore, Effect, Fence, Input, KeptPhase, KeptTask, PrepareFault, Prepared,
-    StopSignal, TaskMemo,
+    AgentConfig, AgentCore, Effect, Fence, HookRun, Hooks, Input, KeptPhase, KeptTask,
+    PrepareFault, Prepared, StopSignal, TaskMemo,
 };
 use berth_types::{
-    Directive, Epoch, JobId, LaunchTask, LostNodeRule, Rank, TaskEvent, TaskExit, TaskKey,
+    Directive, Epoch, Hook, JobId, LaunchTask, LostNodeRule, Rank, TaskEvent, TaskExit, TaskKey,
     Tombstone,
 };
 use proptest::sample::Index;
@@ -25,6 +25,7 @@ pub(crate) enum Move {
     KeeperTakes,
     AgentHears,
     Prepared(bool),
+    HookEnds(bool),
     ProcessEnds(Index),
     Time(u64),
     AgentRestarts(bool),
@@ -52,6 +53,10 @@ pub(crate) struct World {
     // The agent's disk.
     fence: Fence,
     preparing: VecDeque<TaskKey>,
+    hooks: Hooks,
+    running_hooks: VecDeque<HookRun>,
+    /// Attempts whose prolog has ended well, and whose epilog has not begun since.
+    entered: BTreeSet<(JobId, Epoch)>,
     // The keeper and the wires to and from it.
     requests: VecDeque<Effect>,
     replies: VecDeque<Input>,
@@ -63,9 +68,16 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(hooks: Hooks) -> Self {
+        let config = AgentConfig {
+            hooks,
+            ..AgentConfig::default()
+        };
         let mut world = Self {
-            core: AgentCore::new(AgentConfig::default(), Fence::default(), 1_000),
+            hooks,
+            running_hooks: VecDeque::new(),
+            entered: BTreeSet::new(),
+            core: AgentCore::new(config, Fence::default(), 1_000),
             now_ms: 1_000,
             applied: 1,
             epochs: BTreeMap::new(),
@@ -119,6 +131,7 @@ impl World {
                 }
             }
             Move::Prepared(well) => self.prepared(well),
+            Move::HookEnds(well) => self.end_hook(well),
             Move::ProcessEnds(index) => {
                 let running = self.running();
                 if !running.is_empty() {
@@ -180,11 +193,41 @@ impl World {
     }
 
     fn drain(&mut self) {
-        while !self.requests.is_empty() || !self.replies.is_empty() || !self.preparing.is_empty() {
+        while !self.requests.is_empty()
+            || !self.replies.is_empty()
+            || !self.preparing.is_empty()
+            || !self.running_hooks.is_empty()
+        {
             self.play(Move::KeeperTakes);
             self.play(Move::AgentHears);
             self.play(Move::Prepared(true));
+            self.play(Move::HookEnds(true));
         }
+    }
+
+    fn end_hook(&mut self, well: bool) {
+        let Some(run) = self.running_hooks.pop_front() else {
+            return;
+        };
+        if well && run.hook == Hook::Prolog {
+            self.entered.insert((run.job, run.epoch));
+        }
+        let result = well.then_some(()).ok_or_else(|| "exit code 1".to_owned());
+        self.step(Input::HookEnded { run, result });
+    }
+
+    fn start_hook(&mut self, run: HookRun) {
+        let same = |other: &HookRun| (other.job, other.epoch) == (run.job, run.epoch);
+        assert!(
+            !self.running_hooks.iter().any(same),
+            "{run:?} runs beside another"
+        );
+        if run.hook == Hook::Epilog {
+            self.entered.remove(&(run.job, run.epoch));
+            let runs = |key: &TaskKey| (key.job, key.epoch) == (run.job, run.epoch);
+            assert!(!self.running().iter().any(runs), "{run:?} before the end");
+        }
+        self.running_hooks.push_back(run);
     }
 
     fn direct(&mut self, fill: impl FnOnce(&mut Directive)) {
@@ -264,8 +307,13 @@ impl World {
                     !self.heard_stop(key),
                     "{key:?} starts though a tombstone has named it"
                 );
+                assert!(
+                    !self.hooks.prolog || self.entered.contains(&(key.job, key.epoch)),
+                    "{key:?} starts before its prolog has ended well"
+                );
                 self.requests.push_back(effect);
             }
+            Effect::RunHook(run) => self.start_hook(run),
             Effect::Signal { .. } | Effect::PersistExit { .. } | Effect::Forget { .. } => {
                 self.requests.push_back(effect);
             }
@@ -395,7 +443,12 @@ impl World {
         self.requests.clear();
         self.replies.clear();
         self.preparing.clear();
-        self.core = AgentCore::new(AgentConfig::default(), self.fence, self.now_ms);
+        self.running_hooks.clear();
+        let config = AgentConfig {
+            hooks: self.hooks,
+            ..AgentConfig::default()
+        };
+        self.core = AgentCore::new(config, self.fence, self.now_ms);
         self.tell_keeper_state();
     }
 

@@ -10,9 +10,10 @@
 //! restored master kills nothing.
 //!
 //! Each side of a conversation is one file: `session` (who is connected, and registrations), `reports` (what agents say),
-//! `directives` (what they are told), `silence` (nodes that say nothing), `verdict` (what the state says of their tasks).
+//! `directives` (what they are told), `silence` (nodes that say nothing), `host` (what nodes say of themselves), `verdict` (what the state says of their tasks).
 
 mod directives;
+mod host;
 mod reports;
 mod session;
 mod silence;
@@ -26,6 +27,8 @@ use crate::command::Command;
 use crate::state::State;
 pub(super) use session::Hello;
 use session::Session;
+
+pub(super) use host::by_operator;
 
 /// Keeps a command well below the size of an entry.
 const MAX_TASKS_PER_COMMAND: usize = 400;

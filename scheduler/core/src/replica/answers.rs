@@ -6,6 +6,7 @@ use berth_types::api::{
 };
 use berth_types::{Epoch, JobId, JobState, MasterId, NodeId, NodeState, Rank};
 
+use super::agents::by_operator;
 use super::calls::Origin;
 use super::proposals::Waiter;
 use super::{Effect, HistoryLookup, Replica};
@@ -103,7 +104,7 @@ impl Replica {
             }
             Request::SetDrain { name, drain } => self.node_id(name).map(|node| Command::SetDrain {
                 node,
-                drain: drain.clone(),
+                drain: drain.as_ref().map(by_operator),
             }),
             Request::FenceNode { name } => self.node_id(name).map(|node| Command::FenceNode {
                 node,
@@ -238,11 +239,13 @@ impl Replica {
     }
 
     fn node_view(&self, node: &crate::state::Node) -> berth_types::api::NodeView {
-        let connected = self
-            .lead
-            .as_ref()
-            .is_some_and(|lead| lead.agents.is_connected(node.id));
-        query::node_view(&self.state, node, connected)
+        let agents = self.lead.as_ref().map(|lead| &lead.agents);
+        let connected = agents.is_some_and(|agents| agents.is_connected(node.id));
+        let mut view = query::node_view(&self.state, node, connected);
+        if let Some(isolation) = agents.and_then(|agents| agents.isolation(node.id)) {
+            view.isolation = isolation.clone();
+        }
+        view
     }
 
     fn view_of(&self, job: &Job) -> JobView {

@@ -200,8 +200,8 @@ impl World<'_> {
                 self.verified(at, job, record);
             }
             Effect::PruneCheckpoints { .. } | Effect::TellTask { .. } => {}
-            // GPUs are declared here, so there are no facts of them to act on.
-            Effect::LookAtGpus { .. } | Effect::EndProcess { .. } => {}
+            // GPUs are declared here, so there are no facts of them to act on; and no machine has hooks.
+            Effect::LookAtGpus { .. } | Effect::EndProcess { .. } | Effect::RunHook(_) => {}
             Effect::Disconnect { session } => {
                 let machine = &mut self.machines[at.machine];
                 if machine.session == Some(session) {

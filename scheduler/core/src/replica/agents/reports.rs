@@ -105,6 +105,7 @@ impl Replica {
         }
         self.take_events(id, report.events);
         self.register_if_clean(id);
+        self.heed_fitness(id);
     }
 
     fn take_events(&mut self, id: u64, events: Vec<TaskEvent>) {
@@ -149,6 +150,10 @@ impl Replica {
                         },
                         None,
                     );
+                }
+                TaskEvent::Host(report) => self.on_host_report(id, report),
+                TaskEvent::HookFailed { key, hook, reason } => {
+                    self.on_hook_failed(id, key, hook, &reason)
                 }
             }
         }

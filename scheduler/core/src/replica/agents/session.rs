@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use berth_types::{AgentReport, Directive, NodeId, NodeSpec, TaskKey, Tombstone};
+use berth_types::{AgentReport, Directive, HostReport, NodeId, NodeSpec, TaskKey, Tombstone};
 
 use crate::command::Command;
 use crate::replica::{Effect, Replica};
@@ -26,6 +26,8 @@ pub(super) struct Session {
     pub(super) answer_due: bool,
     pub(super) sent_ms: u64,
     pub(super) registering: bool,
+    /// What the node says of itself, if it has.
+    pub(super) host: Option<HostReport>,
 }
 
 /// An agent's first words.
@@ -71,6 +73,7 @@ impl Replica {
             answer_due: true,
             sent_ms: 0,
             registering: false,
+            host: None,
         };
         let Some(lead) = self.lead.as_mut() else {
             return;
@@ -150,6 +153,7 @@ impl Replica {
         session.node = Some(node);
         lead.agents.touched.insert(node);
         self.adopt_session(node, id, out);
+        self.heed_fitness(id);
     }
 
     /// Ends the connection of a node: it was marked lost, or its registration makes no sense. An agent that is still there
