@@ -6,8 +6,8 @@ use std::{env, fs};
 
 use prost::Message;
 
-const FILES: [&str; 9] = [
-    "job", "attempt", "jobs", "event", "nodes", "cluster", "agents", "peers", "error",
+const FILES: [&str; 10] = [
+    "job", "attempt", "jobs", "event", "nodes", "cluster", "agents", "peers", "error", "security",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use berth_proto::channel;
 use serde_json::Value;
 
+use crate::args::Global;
 use crate::failure::Failure;
 use crate::jobfile::nearest;
 use crate::local::layout::Cluster;
@@ -11,7 +13,7 @@ use crate::local::layout::Cluster;
 /// Where `berth dev` listens, and who says nothing else asks.
 pub(crate) const DEFAULT: &str = "127.0.0.1:7600";
 /// Keys of the user's configuration file.
-const KEYS: &[&str] = &["addresses", "dir"];
+const KEYS: &[&str] = &["addresses", "dir", "tls_dir"];
 
 /// Everything that may name the masters.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +22,8 @@ pub(crate) struct Sources {
     pub(crate) addr: Option<String>,
     /// `--dir`.
     pub(crate) dir: Option<PathBuf>,
+    /// `--tls-dir`, or else `BERTH_TLS_DIR`.
+    pub(crate) tls_dir: Option<PathBuf>,
     /// `BERTH_ADDR`.
     pub(crate) env_addr: Option<String>,
     /// `BERTH_DIR`.
@@ -35,20 +39,26 @@ pub(crate) struct Address {
     pub(crate) masters: Vec<String>,
     /// Directory of the local cluster.
     pub(crate) dir: Option<PathBuf>,
+    /// Directory of the certificate to show them.
+    pub(crate) tls_dir: Option<PathBuf>,
     /// True if nobody named any: the default.
     pub(crate) default: bool,
 }
 
 impl Sources {
     /// What this process was given.
-    pub(crate) fn of_process(addr: Option<String>, dir: Option<PathBuf>) -> Self {
+    pub(crate) fn of_process(global: &Global) -> Self {
         let set = |name: &str| std::env::var(name).ok().filter(|v| !v.trim().is_empty());
         let config_home = set("XDG_CONFIG_HOME")
             .map(PathBuf::from)
             .or_else(|| set("HOME").map(|home| Path::new(&home).join(".config")));
         Self {
-            addr,
-            dir,
+            addr: global.addr.clone(),
+            dir: global.dir.clone(),
+            tls_dir: global
+                .tls_dir
+                .clone()
+                .or_else(|| set("BERTH_TLS_DIR").map(PathBuf::from)),
             env_addr: set("BERTH_ADDR"),
             env_dir: set("BERTH_DIR").map(PathBuf::from),
             config: config_home.map(|c| c.join("berth/config.toml")),
@@ -62,6 +72,49 @@ impl Sources {
 
     /// Finds the masters: a flag before the environment before the file before the default.
     pub(crate) fn resolve(&self) -> Result<Address, Failure> {
+        let mut address = self.masters()?;
+        // The processes of a local cluster are on this host and have no authority.
+        let local = self.addr.is_none() && address.dir.is_some();
+        if !local {
+            let listed = || self.listed(&address);
+            address.tls_dir = self.tls_dir.clone().or_else(listed);
+        }
+        Ok(address)
+    }
+
+    /// The certificate that goes with the configuration file's masters, if these are some of them or on another host.
+    fn listed(&self, address: &Address) -> Option<PathBuf> {
+        let file = self.config.as_deref().and_then(from_config)?.ok()?;
+        let known = |m: &String| file.masters.contains(m) || !channel::is_loopback(m);
+        file.tls_dir.filter(|_| address.masters.iter().all(known))
+    }
+
+    /// `--tls-dir`, or else `BERTH_TLS_DIR`.
+    pub(crate) fn tls_dir(&self) -> Option<PathBuf> {
+        self.tls_dir.clone()
+    }
+
+    /// Where a person's certificate lies if nothing is said: beside the configuration file.
+    pub(crate) fn personal_tls_dir(&self) -> Result<PathBuf, Failure> {
+        let config = self.config.as_deref().and_then(Path::parent);
+        config
+            .map(|dir| dir.join("tls"))
+            .ok_or_else(|| Failure::usage("there is no home directory", "give --tls-dir DIR"))
+    }
+
+    /// Writes the configuration file if there is none; where it is, then.
+    pub(crate) fn found_config(&self, text: &str) -> Result<Option<PathBuf>, Failure> {
+        let Some(path) = self.config.as_deref().filter(|path| !path.exists()) else {
+            return Ok(None);
+        };
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir).map_err(|e| Failure::file(dir, e))?;
+        }
+        std::fs::write(path, text).map_err(|e| Failure::file(path, e))?;
+        Ok(Some(path.to_owned()))
+    }
+
+    fn masters(&self) -> Result<Address, Failure> {
         if let Some(addr) = &self.addr {
             // A directory beside it tells which processes the masters are.
             return from_list(addr, "--addr", self.directory());
@@ -110,6 +163,7 @@ fn from_list(list: &str, source: &str, dir: Option<PathBuf>) -> Result<Address, 
     Ok(Address {
         masters,
         dir,
+        tls_dir: None,
         default: false,
     })
 }
@@ -128,6 +182,7 @@ fn from_dir(dir: &Path) -> Result<Address, Failure> {
     Ok(Address {
         masters: cluster.masters.iter().map(|m| m.address.clone()).collect(),
         dir: Some(dir.to_path_buf()),
+        tls_dir: None,
         default: false,
     })
 }
@@ -166,7 +221,15 @@ fn from_config(path: &Path) -> Option<Result<Address, Failure>> {
                     String::new(),
                 );
             }
-            Some(from_list(&texts.join(","), &source, None))
+            let tls_dir = match table.get("tls_dir") {
+                None => None,
+                Some(Value::String(dir)) => Some(PathBuf::from(dir)),
+                Some(_) => {
+                    return wrong("`tls_dir` is no text".into(), "tls_dir = \"/path\"".into());
+                }
+            };
+            let address = from_list(&texts.join(","), &source, None);
+            Some(address.map(|address| Address { tls_dir, ..address }))
         }
         (None, Some(Value::String(dir))) => Some(from_dir(Path::new(dir))),
         (None, None) => None,
@@ -204,6 +267,41 @@ mod tests {
         std::fs::remove_file(&config).unwrap();
         assert_eq!(masters(&sources), [DEFAULT]);
         assert!(sources.resolve().unwrap().default);
+    }
+
+    #[test]
+    fn a_certificate_goes_with_the_masters_that_ask_for_it() {
+        let home = tempfile::tempdir().unwrap();
+        let config = home.path().join("config.toml");
+        std::fs::write(
+            &config,
+            "addresses = ['head:1', '127.0.0.1:1']\ntls_dir = '/file'",
+        )
+        .unwrap();
+        let resolve = |addr: Option<&str>, tls_dir: Option<&str>| {
+            let sources = Sources {
+                addr: addr.map(str::to_owned),
+                tls_dir: tls_dir.map(PathBuf::from),
+                config: Some(config.clone()),
+                ..Sources::default()
+            };
+            sources.resolve().unwrap().tls_dir
+        };
+        let dir = |text: &str| Some(PathBuf::from(text));
+        assert_eq!(resolve(None, None), dir("/file"));
+        assert_eq!(resolve(None, Some("/flag")), dir("/flag"));
+        assert_eq!(resolve(Some("127.0.0.1:1"), None), dir("/file"));
+        assert_eq!(resolve(Some("other:9"), None), dir("/file"));
+        assert_eq!(resolve(Some("127.0.0.1:7600"), None), None, "`berth dev`");
+        assert_eq!(resolve(Some("127.0.0.1:7600"), Some("/flag")), dir("/flag"));
+        let cluster = tempfile::tempdir().unwrap();
+        Cluster::example().save(cluster.path()).unwrap();
+        let local = Sources {
+            dir: Some(cluster.path().into()),
+            tls_dir: dir("/env"),
+            ..Sources::default()
+        };
+        assert_eq!(local.resolve().unwrap().tls_dir, None);
     }
 
     #[test]

@@ -33,6 +33,9 @@ pub(crate) struct Global {
     /// Directory of a local cluster made by `berth up` [env: BERTH_DIR]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
+    /// Directory of your certificate, from `berth join` [env: BERTH_TLS_DIR]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) tls_dir: Option<PathBuf>,
     /// How to write the answer
     #[arg(short, long, global = true, value_enum, default_value_t)]
     pub(crate) output: Format,
@@ -116,6 +119,22 @@ pub(crate) enum Command {
     /// Ask what a change would do to waiting and completion times, without making it
     #[command(name = "what-if")]
     WhatIf(WhatIf),
+    /// Make a cluster's certificate authority, so that masters and agents may be on several hosts
+    Init(Init),
+    /// Join tokens: let nodes, people and masters in
+    Token {
+        /// What to do.
+        #[command(subcommand)]
+        action: TokenAction,
+    },
+    /// Turn a join token into a certificate
+    Join(Join),
+    /// Certificates: show your own, list, revoke, renew
+    Cert {
+        /// What to do.
+        #[command(subcommand)]
+        action: Option<CertAction>,
+    },
     /// Start a local cluster of real processes
     Up(Up),
     /// End a local cluster
@@ -396,6 +415,82 @@ pub(crate) struct Restore {
     /// Each master of the restored cluster; the same list for every one of them
     #[arg(long, value_name = "ID=HOST:PORT")]
     pub(crate) master: Vec<String>,
+}
+
+/// `berth init`.
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// Directory to make the authority in
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// Name of the first admin, whose certificate is put into DIR/admin
+    #[arg(long, default_value = "admin")]
+    pub(crate) admin: String,
+}
+
+/// `berth token`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenAction {
+    /// Make a token; for admins
+    Create(TokenCreate),
+}
+
+/// `berth token create`.
+#[derive(Debug, Args)]
+pub(crate) struct TokenCreate {
+    /// admin, submitter, viewer, node or master
+    #[arg(long)]
+    pub(crate) role: berth_types::Role,
+    /// Who joins: a person, a node's name or the start of names and `*`, a master's id
+    #[arg(long)]
+    pub(crate) name: String,
+    /// How long it is good, a week at most
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration, default_value = "1h")]
+    pub(crate) valid_for: std::time::Duration,
+    /// How many nodes may join with it
+    #[arg(long, default_value_t = 1)]
+    pub(crate) uses: u32,
+}
+
+/// `berth join`.
+#[derive(Debug, Args)]
+pub(crate) struct Join {
+    /// The token, or `-` to read it from standard input [env: BERTH_TOKEN]
+    #[arg(long)]
+    pub(crate) token: Option<String>,
+    /// The name to join under, if the token is for several
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) name: String,
+}
+
+/// `berth cert`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CertAction {
+    /// Show your own certificate
+    Show,
+    /// List all certificates that have not expired; for admins
+    List,
+    /// End every certificate of somebody, and the connections that use them; for admins
+    Revoke {
+        /// Their role
+        role: berth_types::Role,
+        /// Their name
+        name: String,
+    },
+    /// Fetch a new certificate of your own now; commands do it by themselves when it is time
+    Renew,
+    /// Make a certificate with the authority's key, without a master: when no admin is left
+    Issue {
+        /// Directory of ca.pem and ca-key.pem
+        #[arg(long, value_name = "DIR")]
+        authority: PathBuf,
+        /// Its role
+        #[arg(long)]
+        role: berth_types::Role,
+        /// Its name
+        #[arg(long)]
+        name: String,
+    },
 }
 
 /// `berth up`.

@@ -11,9 +11,12 @@ use berth_proto::v1;
 use berth_proto::v1::cluster_client::ClusterClient;
 use berth_proto::v1::jobs_client::JobsClient;
 use berth_proto::v1::nodes_client::NodesClient;
-use berth_proto::{MAX_ANSWER_BYTES, connect, from_status};
+use berth_proto::v1::security_client::SecurityClient;
+use berth_proto::{MAX_ANSWER_BYTES, channel, from_status};
+use berth_tls::Dialler;
 use berth_types::{
-    ErrorKind, Event, JobFilter, JobId, JobSpec, JobView, MasterView, NodeView, StatusView, WhyView,
+    CertificateView, ErrorKind, Event, Identity, JobFilter, JobId, JobSpec, JobView, MasterView,
+    NodeView, StatusView, WhyView,
 };
 use tonic::transport::Channel;
 use tonic::{Response, Status, Streaming};
@@ -30,6 +33,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_m
 /// A client of one cluster. For one thread.
 pub(crate) struct Client {
     addresses: Vec<String>,
+    dialler: Dialler,
     channels: RefCell<Vec<Option<Channel>>>,
     /// The master that answered last.
     current: Cell<usize>,
@@ -42,9 +46,22 @@ impl Client {
         Self {
             channels: RefCell::new(vec![None; addresses.len()]),
             addresses,
+            dialler: Dialler::plain(),
             current: Cell::new(0),
             patience,
         }
+    }
+
+    /// The same with a certificate.
+    pub(crate) fn with(mut self, dialler: Dialler) -> Self {
+        self.dialler = dialler;
+        self
+    }
+
+    /// A master on another host, if there is one.
+    pub(crate) fn elsewhere(&self) -> Option<&str> {
+        let other = self.addresses.iter().find(|a| !channel::is_loopback(a));
+        other.map(String::as_str)
     }
 
     fn channel(&self, index: usize) -> Result<Channel, Failure> {
@@ -53,7 +70,7 @@ impl Client {
             return Ok(channel.clone());
         }
         let address = &self.addresses[index];
-        let channel = connect(address).map_err(|e| {
+        let channel = self.dialler.lazy(address).map_err(|e| {
             Failure::usage(format!("`{address}` is no address: {e}"), "give host:port")
         })?;
         channels[index] = Some(channel.clone());
@@ -278,6 +295,41 @@ impl Client {
     pub(crate) async fn remove_master(&self, id: u64) -> Result<String, Failure> {
         let request = v1::RemoveMasterRequest { id };
         let call = self.call(|c| async move { cluster(c).remove_master(request).await });
+        Ok(call.await?.text)
+    }
+
+    /// Makes a join token.
+    pub(crate) async fn create_token(
+        &self,
+        request: v1::CreateTokenRequest,
+    ) -> Result<v1::CreateTokenResponse, Failure> {
+        self.call(|c| {
+            let request = request.clone();
+            async move { SecurityClient::new(c).create_token(request).await }
+        })
+        .await
+    }
+
+    /// Certificates on record.
+    pub(crate) async fn certificates(&self) -> Result<Vec<CertificateView>, Failure> {
+        let request = v1::ListCertificatesRequest {};
+        let call = self.call(|c| async move {
+            let client = SecurityClient::new(c).max_decoding_message_size(MAX_ANSWER_BYTES);
+            { client }.list_certificates(request).await
+        });
+        Ok(Vec::try_from(call.await?)?)
+    }
+
+    /// Voids every certificate of somebody.
+    pub(crate) async fn revoke(&self, identity: &Identity) -> Result<String, Failure> {
+        let request = v1::RevokeRequest {
+            role: v1::Role::from(identity.role).into(),
+            name: identity.name.clone(),
+        };
+        let call = self.call(|c| {
+            let request = request.clone();
+            async move { SecurityClient::new(c).revoke(request).await }
+        });
         Ok(call.await?.text)
     }
 

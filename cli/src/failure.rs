@@ -17,6 +17,8 @@ pub(crate) mod exit {
     pub(crate) const UNAVAILABLE: u8 = 69;
     /// Berth is at fault.
     pub(crate) const INTERNAL: u8 = 70;
+    /// The master does not know the caller, or does not let it do this.
+    pub(crate) const NOT_PERMITTED: u8 = 77;
     /// The job was over its time limit, as with `timeout`.
     pub(crate) const TIMED_OUT: u8 = 124;
     /// The job ended without a code of its own: its node was lost, or it could not start now.
@@ -133,6 +135,7 @@ impl Failure {
                 | ErrorKind::AlreadyExists
                 | ErrorKind::FailedPrecondition
                 | ErrorKind::ResourceExhausted => exit::FAILED,
+                ErrorKind::Unauthenticated | ErrorKind::PermissionDenied => exit::NOT_PERMITTED,
             },
             Failure::Unreachable { .. } => exit::UNAVAILABLE,
             Failure::JobFile { .. } | Failure::Usage { .. } => exit::USAGE,

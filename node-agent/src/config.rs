@@ -5,6 +5,7 @@
 //! name = "gpu-01"                      # default: the host's name
 //! masters = ["127.0.0.1:7401"]         # required: any of them will do to begin with
 //! data_dir = "/var/lib/berth-agent"    # required
+//! tls_dir = "/etc/berth/tls"           # this node's certificate, from `berth join`; without it all stays on loopback
 //! address = "127.0.0.1"                # where other nodes reach this node's tasks
 //! rack = ""
 //! ports = "20000-20999"                # leased to gangs for their rendezvous
@@ -56,6 +57,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use berth_proto::channel;
 use berth_types::{Fault, GpuInfo, MILLI, NodeSpec};
 
 use crate::layout::Layout;
@@ -76,6 +78,9 @@ pub struct Config {
     pub masters: Vec<String>,
     /// Where everything lies.
     pub data_dir: PathBuf,
+    /// Where this node's certificate lies (`ca.pem` and `identity.pem`): connections to masters are authenticated and
+    /// encrypted.
+    pub tls_dir: Option<PathBuf>,
     /// What the node offers.
     pub node: NodeSpec,
     /// Longest silence towards the leader.
@@ -168,7 +173,8 @@ impl Config {
 
 fn read(root: &mut Reader, host: &Host) -> Config {
     let from_driver = root.is_text("gpus", "auto");
-    let node = read_node(root, host);
+    let tls_dir = root.string("tls_dir").map(PathBuf::from);
+    let node = read_node(root, host, tls_dir.is_some());
     let masters = root.strings("masters");
     if masters.is_empty() {
         root.fault(
@@ -184,11 +190,15 @@ fn read(root: &mut Reader, host: &Host) -> Config {
         if !fine {
             let what = format!("`{master}` is no `host:port`");
             root.fault(&format!("masters[{i}]"), &what, "such as 127.0.0.1:7401");
+        } else if tls_dir.is_none() && !channel::is_loopback(master) {
+            let what = format!("`{master}` is not a loopback address");
+            root.fault(&format!("masters[{i}]"), &what, channel::NEEDS_TLS);
         }
     }
     let config = Config {
         masters,
         data_dir: read_data_dir(root),
+        tls_dir,
         node,
         heartbeat: root.duration("heartbeat", Duration::from_secs(1)),
         lease: root.duration("lease", Duration::from_secs(8)),
@@ -241,7 +251,7 @@ fn read_data_dir(root: &mut Reader) -> PathBuf {
     path
 }
 
-fn read_node(root: &mut Reader, host: &Host) -> NodeSpec {
+fn read_node(root: &mut Reader, host: &Host, tls: bool) -> NodeSpec {
     let name = root.string("name").unwrap_or_else(|| host.name.clone());
     if name.is_empty()
         || name.len() > 128
@@ -254,13 +264,9 @@ fn read_node(root: &mut Reader, host: &Host) -> NodeSpec {
         );
     }
     let address = root.string("address").unwrap_or_else(|| "127.0.0.1".into());
-    if !parse::is_loopback(&address) {
-        let hint = "use 127.0.0.1 until mutual TLS is there: agents do not yet prove who they are";
-        root.fault(
-            "address",
-            &format!("`{address}` is not a loopback address"),
-            hint,
-        );
+    if !tls && !channel::is_loopback(&address) {
+        let what = format!("`{address}` is not a loopback address");
+        root.fault("address", &what, channel::NEEDS_TLS);
     }
     let (port_first, port_count) = read_ports(root);
     let cpus = root.cpus("cpus", host.cpus, MAX_CPUS);

@@ -51,6 +51,19 @@ pub fn is_address(address: &str) -> bool {
     address.len() <= MAX_ADDRESS && host && port && endpoint(address).is_ok()
 }
 
+/// What to do about an address on another host.
+pub const NEEDS_TLS: &str = "use 127.0.0.1, [::1] or localhost, or set up certificates: `berth init` makes a cluster authority, then set `tls_dir` (docs/security.md)";
+
+/// True if the host of a `host:port` is this host and no other, so that nobody else hears what is said.
+pub fn is_loopback(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || host
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,5 +102,29 @@ mod tests {
             assert!(!is_address(bad), "{bad}");
         }
         assert!(!is_address(&format!("{}:1", "h".repeat(258))));
+    }
+
+    #[test]
+    fn loopback_is_told_from_the_network() {
+        for own in [
+            "127.0.0.1:1",
+            "127.9.9.9:1",
+            "[::1]:1",
+            "localhost:1",
+            "::1",
+            "127.0.0.1",
+        ] {
+            assert!(is_loopback(own), "{own}");
+        }
+        for other in [
+            "0.0.0.0:1",
+            "10.0.0.1:1",
+            "[::]:1",
+            "localhost.example:1",
+            "127.0.0.1.example:1",
+            "",
+        ] {
+            assert!(!is_loopback(other), "{other}");
+        }
     }
 }

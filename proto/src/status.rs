@@ -30,6 +30,8 @@ fn code_of(kind: ErrorKind) -> Code {
         ErrorKind::ResourceExhausted => Code::ResourceExhausted,
         ErrorKind::Unavailable => Code::Unavailable,
         ErrorKind::Internal => Code::Internal,
+        ErrorKind::Unauthenticated => Code::Unauthenticated,
+        ErrorKind::PermissionDenied => Code::PermissionDenied,
     }
 }
 
@@ -44,6 +46,8 @@ fn kind_of(code: Code) -> ErrorKind {
         Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Aborted => {
             ErrorKind::Unavailable
         }
+        Code::Unauthenticated => ErrorKind::Unauthenticated,
+        Code::PermissionDenied => ErrorKind::PermissionDenied,
         _ => ErrorKind::Internal,
     }
 }
@@ -167,6 +171,8 @@ mod tests {
             ResourceExhausted,
             Unavailable,
             Internal,
+            Unauthenticated,
+            PermissionDenied,
         ] {
             let error = error(kind);
             assert_eq!(from_status(&to_status(&error)), error);

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use berth_core::replica::{Bootstrap, ReplicaConfig};
+use berth_proto::channel;
 use berth_types::api::MasterInfo;
 use berth_types::{Fault, MasterId};
 use thiserror::Error;
@@ -78,8 +79,10 @@ pub struct Config {
     pub id: MasterId,
     /// Where its log and history lie.
     pub data_dir: PathBuf,
-    /// Where it listens. Loopback only, until connections are authenticated.
+    /// Where it listens. Loopback only, unless there is a `tls_dir`.
     pub listen: SocketAddr,
+    /// Where the cluster's authority lies (`ca.pem` and `ca-key.pem`): every connection is authenticated and encrypted.
+    pub tls_dir: Option<PathBuf>,
     /// The first masters of the cluster, by id; with `join`, some that run. Used until the log says where masters listen.
     pub masters: Vec<(MasterId, MasterInfo)>,
     /// Wait to be added to a running cluster (`berth masters add`) instead of starting a new one.
@@ -214,6 +217,8 @@ fn read(table: toml::Table, faults: &mut Vec<Fault>) -> Option<Config> {
     let id = top.required("id", Section::integer);
     let data_dir = top.required("data_dir", Section::text);
     let listen = top.required("listen", Section::text);
+    let tls_dir = top.text("tls_dir").map(PathBuf::from);
+    let tls = tls_dir.is_some();
     let join = top.boolean("join").unwrap_or(false);
     let policy = top.text("policy").and_then(|name| {
         let sound = berth_policy::by_name(&name).map(|_| name);
@@ -237,16 +242,17 @@ fn read(table: toml::Table, faults: &mut Vec<Fault>) -> Option<Config> {
     }
     let check_every = top.integer("check_every").unwrap_or(default.check_every);
     let timeouts = read_timeouts(top.section("timeouts"), faults);
-    let masters = read_masters(top.sections("masters"), faults);
+    let masters = read_masters(top.sections("masters"), tls, faults);
     if id == Some(0) {
         top.fault("id", "0 is no master", "ids count from 1");
     }
-    let listen = listen.and_then(|text| top.checked("listen", loopback(&text)));
+    let listen = listen.and_then(|text| top.checked("listen", own_address(&text, tls)));
     top.finish(faults);
     let config = Config {
         id: MasterId(id?),
         data_dir: data_dir?.into(),
         listen: listen?,
+        tls_dir,
         masters,
         join,
         policy,
@@ -288,7 +294,11 @@ fn read_timeouts(mut section: Section, faults: &mut Vec<Fault>) -> Timeouts {
     timeouts
 }
 
-fn read_masters(sections: Vec<Section>, faults: &mut Vec<Fault>) -> Vec<(MasterId, MasterInfo)> {
+fn read_masters(
+    sections: Vec<Section>,
+    tls: bool,
+    faults: &mut Vec<Fault>,
+) -> Vec<(MasterId, MasterInfo)> {
     let mut masters: Vec<(MasterId, MasterInfo)> = Vec::new();
     for mut section in sections {
         let id = section.required("id", Section::integer);
@@ -302,7 +312,7 @@ fn read_masters(sections: Vec<Section>, faults: &mut Vec<Fault>) -> Vec<(MasterI
             section.fault("id", "listed twice", "each master has an id of its own");
         }
         let address = address.and_then(|text| {
-            let checked = loopback(&text).map(|_| text);
+            let checked = master_address(&text, tls).map(|()| text);
             section.checked("address", checked)
         });
         section.finish(faults);
@@ -339,7 +349,9 @@ fn check_masters(config: &Config, faults: &mut Vec<Fault>) {
             "list it, or set `join = true` to be added to a running cluster",
         ),
         Some((_, info))
-            if loopback(&info.address).is_ok_and(|a| a.port() != config.listen.port()) =>
+            if !info
+                .address
+                .ends_with(&format!(":{}", config.listen.port())) =>
         {
             fault(
                 format!("master {} is said to listen at {}", config.id, info.address),
@@ -350,23 +362,36 @@ fn check_masters(config: &Config, faults: &mut Vec<Fault>) {
     }
 }
 
-/// The address, if it is on this host alone.
-pub(crate) fn loopback(text: &str) -> Result<SocketAddr, (String, String)> {
-    let example = "give host:port, such as 127.0.0.1:7101".to_owned();
+const EXAMPLE: &str = "give host:port, such as 127.0.0.1:7101";
+
+/// Where to listen: on this host alone without TLS.
+fn own_address(text: &str, tls: bool) -> Result<SocketAddr, (String, String)> {
     let mut addresses = text
         .to_socket_addrs()
-        .map_err(|e| (format!("`{text}` is no address: {e}"), example.clone()))?;
+        .map_err(|e| (format!("`{text}` is no address: {e}"), EXAMPLE.to_owned()))?;
     let address = addresses
         .next()
-        .ok_or((format!("`{text}` names no address"), example))?;
-    if !address.ip().is_loopback() {
-        let hint = "use 127.0.0.1, [::1] or localhost: connections are not authenticated yet, so masters stay on one host";
-        return Err((
-            format!("`{text}` is not a loopback address"),
-            hint.to_owned(),
-        ));
+        .ok_or((format!("`{text}` names no address"), EXAMPLE.to_owned()))?;
+    if tls || address.ip().is_loopback() {
+        return Ok(address);
     }
-    Ok(address)
+    Err(not_loopback(text))
+}
+
+/// Where a master listens: on this host without TLS. Need not be known to this host's name service now.
+pub(crate) fn master_address(text: &str, tls: bool) -> Result<(), (String, String)> {
+    if !channel::is_address(text) {
+        return Err((format!("`{text}` is no address"), EXAMPLE.to_owned()));
+    }
+    if tls || channel::is_loopback(text) {
+        return Ok(());
+    }
+    Err(not_loopback(text))
+}
+
+fn not_loopback(text: &str) -> (String, String) {
+    let what = format!("`{text}` is not a loopback address");
+    (what, channel::NEEDS_TLS.to_owned())
 }
 
 #[cfg(test)]

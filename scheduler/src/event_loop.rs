@@ -12,10 +12,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use berth_core::state::{Certificates, Revocation};
 use berth_core::{Effect, Input, Replica};
 use berth_raft::Persist;
-use berth_types::MasterId;
 use berth_types::api::{MasterInfo, Response};
+use berth_types::{Identity, MasterId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
@@ -72,6 +73,8 @@ pub(crate) struct EventLoop {
     agents: BTreeMap<u64, Outbox>,
     inputs: Vec<Input>,
     effects: Vec<Effect>,
+    /// As last published.
+    certificates: Certificates,
     stopping_since: Option<Instant>,
     end: Option<End>,
     watchdog: Watchdog,
@@ -96,6 +99,7 @@ impl EventLoop {
             agents: BTreeMap::new(),
             inputs: Vec::new(),
             effects,
+            certificates: Certificates::default(),
             stopping_since: None,
             end: None,
             watchdog: Watchdog::of_service_manager(),
@@ -226,11 +230,28 @@ impl EventLoop {
             .shared
             .cluster_id
             .store(cluster_id, Ordering::Relaxed);
+        self.publish_revocations();
         let mut effects = std::mem::take(&mut self.effects);
         for effect in effects.drain(..) {
             self.carry_out(effect);
         }
         self.effects = effects;
+    }
+
+    /// Before anything is answered: who has been told that a certificate is revoked may rely on it here.
+    fn publish_revocations(&mut self) {
+        let revoked = &self.replica.state().certificates.revoked;
+        if self.certificates.revoked.ptr_eq(revoked) {
+            return;
+        }
+        self.certificates = self.replica.state().certificates.clone();
+        if let Some(acceptor) = &self.out.shared.acceptor {
+            let revoked = self.certificates.revoked.iter();
+            let through = |(identity, r): (&Arc<Identity>, &Revocation)| {
+                (Identity::clone(identity), r.through)
+            };
+            acceptor.set_revoked(revoked.map(through).collect());
+        }
     }
 
     fn carry_out(&mut self, effect: Effect) {

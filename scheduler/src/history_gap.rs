@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use berth_proto::channel::CONNECT_TIMEOUT;
 use berth_proto::v1::peers_client::PeersClient;
-use berth_proto::{MAX_ANSWER_BYTES, channel, v1};
+use berth_proto::{MAX_ANSWER_BYTES, v1};
+use berth_tls::Dialler;
 use berth_types::MasterId;
 use berth_types::api::MasterInfo;
 use tokio::sync::{oneshot, watch};
@@ -21,6 +23,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Fills what is missing whenever `through` grows, until its sender is gone.
 pub(crate) async fn fill(
     own: MasterId,
+    dialler: Dialler,
     mut through: watch::Receiver<u64>,
     masters: watch::Receiver<Vec<(MasterId, MasterInfo)>>,
     tasks: Tasks,
@@ -38,7 +41,7 @@ pub(crate) async fn fill(
             let Some((id, info)) = others.get(turn % others.len().max(1)) else {
                 break;
             };
-            let kept = match fetch(&info.address, from, to).await {
+            let kept = match fetch(&dialler, &info.address, from, to).await {
                 Ok(records) if !records.is_empty() => {
                     info!(master = %id, from, records = records.len(), "took over finished jobs");
                     import(&tasks, records).await
@@ -76,16 +79,14 @@ async fn import(tasks: &Tasks, records: Vec<v1::HistoryRecord>) -> bool {
 }
 
 async fn fetch(
+    dialler: &Dialler,
     address: &str,
     from_seq: u64,
     to: u64,
 ) -> Result<Vec<v1::HistoryRecord>, tonic::Status> {
     let unreachable = |e: tonic::transport::Error| tonic::Status::unavailable(e.to_string());
-    let channel = channel::endpoint(address)
-        .map_err(unreachable)?
-        .connect()
-        .await
-        .map_err(unreachable)?;
+    let channel = dialler.connect(address, CONNECT_TIMEOUT).await;
+    let channel = channel.map_err(unreachable)?;
     let mut client = PeersClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
     let limit = u32::try_from(to - from_seq + 1).unwrap_or(PAGE).min(PAGE);
     let call = client.fetch_history(v1::FetchHistoryRequest { from_seq, limit });

@@ -3,9 +3,9 @@
 use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -15,16 +15,17 @@ use berth_core::policy::Policy;
 use berth_core::replica::ReplicaError;
 use berth_proto::channel::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
 use berth_raft_store::{Backend, HistoryStore, LogStore, StoreError, StoreOptions};
-use futures_util::{Stream, StreamExt};
+use berth_tls::{Acceptor, Authority, Dialler, TlsError};
+use berth_types::MasterId;
+use berth_types::api::MasterInfo;
 use thiserror::Error;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{broadcast, oneshot, watch};
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -42,6 +43,8 @@ use crate::storage;
 
 /// What the health service knows; the empty name is the master as a whole.
 const SERVICES: [&str; 4] = ["", "berth.v1.Jobs", "berth.v1.Nodes", "berth.v1.Cluster"];
+/// Certificates are looked at so often.
+const TEND_EVERY: Duration = Duration::from_secs(1);
 /// How long open connections may take to end once the master stops.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(300);
 
@@ -71,6 +74,9 @@ pub enum StartError {
         #[source]
         source: ReplicaError,
     },
+    /// The authority's files are missing or make no sense.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// No such policy or backend.
     #[error("{0}")]
     Setting(String),
@@ -134,8 +140,10 @@ impl Master {
         let listen_error = |source| StartError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
+        let acceptor = acceptor(config)?;
         let (inbox, messages) = inbox();
-        let (shared, threads) = start_threads(config, address, inbox.clone(), messages)?;
+        let (shared, threads) =
+            start_threads(config, address, acceptor.clone(), inbox.clone(), messages)?;
         let (close, closed) = oneshot::channel();
         let (health, health_service) = tonic_health::server::health_reporter();
         for name in SERVICES {
@@ -148,14 +156,18 @@ impl Master {
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()
             .expect("the descriptors were compiled with this binary");
+        let mut routes = service::routes(&shared)
+            .add_service(health_service)
+            .add_service(reflection);
+        if let Some(acceptor) = &acceptor {
+            routes = service::access::guarded(routes, Arc::clone(acceptor));
+            tokio::spawn(tend(Arc::downgrade(acceptor)));
+        }
         let server = Server::builder()
-            .tcp_nodelay(true)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .add_routes(service::routes(&shared))
-            .add_service(health_service)
-            .add_service(reflection)
-            .serve_with_incoming_shutdown(incoming(listener), async {
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(berth_tls::incoming(listener, acceptor), async {
                 let _ = closed.await;
             });
         let server = tokio::spawn(server);
@@ -258,6 +270,7 @@ fn open(config: &Config) -> Result<Opened, StartError> {
 fn start_threads(
     config: &Config,
     listens: SocketAddr,
+    acceptor: Option<Arc<Acceptor>>,
     inbox: Inbox,
     messages: Receiver<Message>,
 ) -> Result<(Shared, Threads), StartError> {
@@ -271,24 +284,21 @@ fn start_threads(
     let (leader, leader_known) = watch::channel(Leader::default());
     let (masters, masters_known) = watch::channel(Vec::new());
     let (history_through, through) = watch::channel(replica.0.state().finished);
-    let shared = Shared {
-        id: config.id,
-        inbox: inbox.clone(),
-        sessions: Sessions::default(),
-        history: Arc::downgrade(&store),
-        leader: leader_known,
-        events: broadcast::channel(EVENT_BATCHES).0,
-        cluster_id: Arc::new(AtomicU64::new(0)),
-        call_timeout: config.timeouts.call,
-        data_dir: Arc::from(config.data_dir.as_path()),
-    };
+    let known = (leader_known, masters_known.clone());
+    let shared = share(
+        config,
+        acceptor,
+        inbox.clone(),
+        Arc::downgrade(&store),
+        known,
+    );
+    let dialler = shared.dialler.clone();
     let (history, history_thread) = history::start(store, inbox.clone())?;
     let (storage, storage_thread) = storage::start(log, inbox.clone())?;
     let (snapshots, snapshot_thread) = snapshots::start(history.clone(), inbox.clone())?;
-    let fill = history_gap::fill(config.id, through, masters_known, history.clone());
+    let fill = history_gap::fill(config.id, dialler, through, masters_known, history.clone());
     let gap = tokio::spawn(fill);
-    let cluster_id = Arc::clone(&shared.cluster_id);
-    let peers = others(config, listens, cluster_id, inbox.clone());
+    let peers = others(config, listens, &shared);
     let deadline = config.timeouts.policy;
     let out = Outlets {
         storage,
@@ -319,13 +329,68 @@ fn start_threads(
     ))
 }
 
+/// What the services share.
+fn share(
+    config: &Config,
+    acceptor: Option<Arc<Acceptor>>,
+    inbox: Inbox,
+    history: Weak<dyn HistoryStore>,
+    (leader, masters): (
+        watch::Receiver<Leader>,
+        watch::Receiver<Vec<(MasterId, MasterInfo)>>,
+    ),
+) -> Shared {
+    let dialler = match &acceptor {
+        Some(acceptor) => acceptor.dialler().clone(),
+        None => Dialler::plain(),
+    };
+    Shared {
+        id: config.id,
+        inbox,
+        sessions: Sessions::default(),
+        history,
+        leader,
+        events: broadcast::channel(EVENT_BATCHES).0,
+        cluster_id: Arc::new(AtomicU64::new(0)),
+        call_timeout: config.timeouts.call,
+        masters,
+        dialler,
+        acceptor,
+        data_dir: Arc::from(config.data_dir.as_path()),
+    }
+}
+
+/// With `tls_dir`: what signs, and who is let in.
+fn acceptor(config: &Config) -> Result<Option<Arc<Acceptor>>, StartError> {
+    let Some(dir) = &config.tls_dir else {
+        return Ok(None);
+    };
+    let acceptor = Acceptor::new(Authority::load(dir)?, config.id.0)?;
+    Ok(Some(Arc::new(acceptor)))
+}
+
+/// Renews this master's certificate and ends connections whose certificates have ended, while there is somebody to tend.
+async fn tend(acceptor: Weak<Acceptor>) {
+    loop {
+        tokio::time::sleep(TEND_EVERY).await;
+        let Some(acceptor) = acceptor.upgrade() else {
+            return;
+        };
+        if let Err(error) = acceptor.tick(berth_tls::now_ms()) {
+            warn!(%error, "this master's certificate could not be renewed");
+        }
+    }
+}
+
 /// The ways to the other masters.
-fn others(config: &Config, listens: SocketAddr, cluster_id: Arc<AtomicU64>, inbox: Inbox) -> Peers {
+fn others(config: &Config, listens: SocketAddr, shared: &Shared) -> Peers {
     let own = peers::Own {
         id: config.id,
         listens: advertised(config, listens),
-        cluster_id,
+        cluster_id: Arc::clone(&shared.cluster_id),
+        dialler: shared.dialler.clone(),
     };
+    let inbox = shared.inbox.clone();
     let mut peers = Peers::new(own, inbox, Handle::current());
     if config.join {
         // Until the log has told it where the masters listen, it answers those that the file names.
@@ -338,13 +403,4 @@ fn others(config: &Config, listens: SocketAddr, cluster_id: Arc<AtomicU64>, inbo
 fn advertised(config: &Config, listens: SocketAddr) -> String {
     let listed = config.masters.iter().find(|(id, _)| *id == config.id);
     listed.map_or_else(|| listens.to_string(), |(_, info)| info.address.clone())
-}
-
-/// Connections without Nagle's delay.
-fn incoming(listener: TcpListener) -> impl Stream<Item = std::io::Result<TcpStream>> {
-    TcpListenerStream::new(listener).map(|connection| {
-        let connection = connection?;
-        connection.set_nodelay(true)?;
-        Ok(connection)
-    })
 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 use berth_core::Input;
 use berth_core::replica::PeerMessage;
 use berth_proto::v1::peers_client::PeersClient;
-use berth_proto::{CHUNK_BYTES, MAX_ANSWER_BYTES, channel, v1};
+use berth_proto::{CHUNK_BYTES, MAX_ANSWER_BYTES, v1};
 use berth_raft::MessageKind;
 use berth_types::MasterId;
 use berth_types::api::MasterInfo;
@@ -71,6 +71,7 @@ pub(crate) struct Own {
     /// Where the others reach it.
     pub(crate) listens: String,
     pub(crate) cluster_id: Arc<AtomicU64>,
+    pub(crate) dialler: berth_tls::Dialler,
 }
 
 /// Links to all other masters. Owned by the event loop.
@@ -78,6 +79,7 @@ pub(crate) struct Peers {
     own: MasterId,
     listens: watch::Sender<String>,
     cluster_id: Arc<AtomicU64>,
+    dialler: berth_tls::Dialler,
     inbox: Inbox,
     runtime: Handle,
     links: BTreeMap<MasterId, Link>,
@@ -90,6 +92,7 @@ impl Peers {
             own: own.id,
             listens: watch::Sender::new(own.listens),
             cluster_id: own.cluster_id,
+            dialler: own.dialler,
             inbox,
             runtime,
             links: BTreeMap::new(),
@@ -142,6 +145,7 @@ impl Peers {
             address: address.to_owned(),
             again: listed,
             cluster_id: Arc::clone(&self.cluster_id),
+            dialler: self.dialler.clone(),
             inbox: self.inbox.clone(),
             messages,
         };
@@ -181,6 +185,7 @@ struct Dialler {
     /// Dials for ever.
     again: bool,
     cluster_id: Arc<AtomicU64>,
+    dialler: berth_tls::Dialler,
     inbox: Inbox,
     messages: mpsc::Receiver<PeerMessage>,
 }
@@ -234,10 +239,7 @@ impl Dialler {
     }
 
     async fn dial(&self) -> Result<Channel, tonic::transport::Error> {
-        channel::endpoint(&self.address)?
-            .connect_timeout(DIAL_TIMEOUT)
-            .connect()
-            .await
+        self.dialler.connect(&self.address, DIAL_TIMEOUT).await
     }
 
     /// Streams until the connection breaks; says why.
@@ -365,7 +367,11 @@ fn is_snapshot(message: &PeerMessage) -> bool {
 
 /// A refusal is the operator's business; a broken connection is not.
 fn refused(status: &Status, to: MasterId) -> Status {
-    if status.code() == tonic::Code::FailedPrecondition {
+    use tonic::Code;
+    if matches!(
+        status.code(),
+        Code::FailedPrecondition | Code::Unauthenticated | Code::PermissionDenied
+    ) {
         warn!(master = %to, "a master refuses this one: {}", status.message());
     }
     status.clone()

@@ -1,5 +1,6 @@
 //! The gRPC services: decode, ask the replica, encode.
 
+pub(crate) mod access;
 mod agents;
 mod backup;
 mod cluster;
@@ -7,6 +8,7 @@ mod jobs;
 mod logs;
 mod nodes;
 mod peers;
+mod security;
 mod watch;
 
 use std::pin::Pin;
@@ -17,13 +19,19 @@ use berth_proto::v1::jobs_client::JobsClient;
 use berth_proto::v1::jobs_server::JobsServer;
 use berth_proto::v1::nodes_server::NodesServer;
 use berth_proto::v1::peers_server::PeersServer;
+use berth_proto::v1::security_server::SecurityServer;
 use berth_proto::{DecodeError, MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, to_status};
-use berth_types::api::{ApiError, ErrorKind, MasterInfo, Request};
+use berth_tls::Leaf;
+use berth_types::api::{ApiError, ErrorKind, MasterInfo, Request, Response as Answer};
+use berth_types::{JobId, Role};
 use futures_util::Stream;
 use tonic::service::Routes;
 use tonic::{Response, Status};
 
 use crate::shared::Shared;
+
+/// Largest message from somebody without a certificate.
+const MAX_JOIN_BYTES: usize = 16 * 1024;
 
 /// A stream of answers.
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -38,12 +46,14 @@ pub(crate) fn routes(shared: &Shared) -> Routes {
     let jobs = JobsServer::new(jobs::Jobs(shared.clone()));
     let nodes = NodesServer::new(nodes::Nodes(shared.clone()));
     let peers = PeersServer::new(peers::Peers(shared.clone()));
+    let security = SecurityServer::new(security::Security(shared.clone()));
     // An agent's inventory grows with its tasks, and a frame holds many messages.
     Routes::new(jobs.max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(nodes.max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(cluster.max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(agents.max_decoding_message_size(MAX_ANSWER_BYTES))
         .add_service(peers.max_decoding_message_size(MAX_ANSWER_BYTES))
+        .add_service(security.max_decoding_message_size(MAX_JOIN_BYTES))
 }
 
 impl Shared {
@@ -58,6 +68,30 @@ impl Shared {
         A::try_from(response)
             .map(Response::new)
             .map_err(|e| to_status(&e))
+    }
+
+    /// Refuses a submitter that means somebody else's job.
+    async fn check_owner(
+        &self,
+        caller: Option<&Leaf>,
+        job: JobId,
+        verb: &str,
+    ) -> Result<(), Status> {
+        let Some(leaf) = caller.filter(|leaf| leaf.identity.role == Role::Submitter) else {
+            return Ok(());
+        };
+        let name = &leaf.identity.name;
+        match self.call(Request::GetJob { job }).await {
+            Ok(Answer::Job(view)) if view.spec.user == *name => Ok(()),
+            Ok(Answer::Job(view)) => {
+                let owner = &view.spec.user;
+                let message = format!("job {job} is {owner}'s: {name} may not {verb}");
+                let hint = format!("ask {owner} or an admin");
+                Err(to_status(&access::denied("NOT_OWNER", message, hint)))
+            }
+            Ok(Answer::Error(error)) | Err(error) => Err(to_status(&error)),
+            Ok(_) => Err(Status::internal("the answer does not belong to the call")),
+        }
     }
 
     /// Where the leader listens, if it is another master.
@@ -96,7 +130,11 @@ fn passed_on<T>(message: T) -> tonic::Request<T> {
     request
 }
 
-fn jobs_at(leader: &MasterInfo) -> Result<JobsClient<tonic::transport::Channel>, Status> {
-    let channel = berth_proto::connect(&leader.address).map_err(|_| no_leader())?;
+fn jobs_at(
+    shared: &Shared,
+    leader: &MasterInfo,
+) -> Result<JobsClient<tonic::transport::Channel>, Status> {
+    let channel = shared.dialler.lazy(&leader.address);
+    let channel = channel.map_err(|_| no_leader())?;
     Ok(JobsClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES))
 }

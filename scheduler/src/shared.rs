@@ -5,11 +5,13 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use berth_raft_store::HistoryStore;
+use berth_tls::{Acceptor, Dialler, Leaf};
 use berth_types::MasterId;
 use berth_types::api::{ApiError, ErrorKind, Event, MasterInfo, Request, Response};
 use tokio::sync::{broadcast, watch};
 
 use crate::inbox::Inbox;
+use crate::service::access;
 use crate::sessions::Sessions;
 
 /// Batches of events that a slow watcher may lag behind before it has to read pages again.
@@ -38,6 +40,12 @@ pub(crate) struct Shared {
     /// The cluster's id as far as it is known here; 0 before.
     pub(crate) cluster_id: Arc<AtomicU64>,
     pub(crate) call_timeout: Duration,
+    /// Where masters listen, as the log has it.
+    pub(crate) masters: watch::Receiver<Vec<(MasterId, MasterInfo)>>,
+    /// The way to other masters.
+    pub(crate) dialler: Dialler,
+    /// With TLS: who signs and who is let in.
+    pub(crate) acceptor: Option<Arc<Acceptor>>,
     /// Where files that are only needed for a while may be put.
     pub(crate) data_dir: Arc<std::path::Path>,
 }
@@ -70,6 +78,7 @@ impl Shared {
     /// Refuses messages of another cluster or for another master.
     pub(crate) fn check_peer(
         &self,
+        caller: Option<&Leaf>,
         from: u64,
         to: u64,
         cluster_id: u64,
@@ -96,6 +105,7 @@ impl Shared {
                 format!("this master serves cluster {own:x}, not {cluster_id:x}"),
             );
         }
+        access::speaks_for(caller, &from.to_string())?;
         Ok(MasterId(from))
     }
 }

@@ -19,6 +19,7 @@ pub(crate) const PURE: &[(&str, &str)] = &[
 pub(crate) const ARROWS: &[(&str, &[&str])] = &[
     ("berth-types", &[]),
     ("berth-proto", &["berth-types"]),
+    ("berth-tls", &["berth-proto", "berth-types"]),
     ("berth-raft", &[]),
     ("berth-raft-store", &["berth-raft"]),
     ("berth-core", &["berth-types", "berth-raft"]),
@@ -41,14 +42,20 @@ pub(crate) const ARROWS: &[(&str, &[&str])] = &[
             "berth-raft",
             "berth-raft-store",
             "berth-proto",
+            "berth-tls",
             "berth-types",
         ],
     ),
     (
         "berth-agent",
-        &["berth-agent-core", "berth-proto", "berth-types"],
+        &[
+            "berth-agent-core",
+            "berth-proto",
+            "berth-tls",
+            "berth-types",
+        ],
     ),
-    ("berth-cli", &["berth-proto", "berth-types"]),
+    ("berth-cli", &["berth-proto", "berth-tls", "berth-types"]),
     (
         "berth-sim",
         &[
@@ -88,6 +95,10 @@ pub(crate) const OWNERS: &[(&str, &[&str])] = &[
     ("protobuf", &["berth-raft"]),
     ("nvml-wrapper", &["berth-agent"]),
     ("nvml-wrapper-sys", &["berth-fake-nvml"]),
+    ("rcgen", &["berth-tls"]),
+    ("ring", &["berth-tls"]),
+    ("rustls", &["berth-tls"]),
+    ("tokio-rustls", &["berth-tls"]),
     ("sled", &["berth-raft-store"]),
     ("redb", &["berth-raft-store"]),
     ("tch", &["berth-train"]),

@@ -5,7 +5,7 @@ use std::io::{BufRead, IsTerminal, Write};
 use berth_types::{ErrorKind, JobFilter, JobId, JobView};
 use serde_json::{Value, json};
 
-use super::{Context, Outcome, user_name};
+use super::{Context, Outcome};
 use crate::args::{Cancel, Jobs};
 use crate::client::Client;
 use crate::failure::{Failure, exit};
@@ -21,7 +21,7 @@ const CLEAR: &str = "\x1b[2J\x1b[H";
 /// `berth jobs`.
 pub(super) async fn list(context: &Context, args: &Jobs) -> Outcome {
     let client = context.client()?;
-    let filter = filter(args)?;
+    let filter = filter(context, args)?;
     loop {
         let (jobs, next) = page(&client, &filter).await?;
         let view = job::list(&context.screen, &jobs, next, now_ms());
@@ -41,7 +41,7 @@ pub(super) async fn list(context: &Context, args: &Jobs) -> Outcome {
     }
 }
 
-fn filter(args: &Jobs) -> Result<JobFilter, Failure> {
+fn filter(context: &Context, args: &Jobs) -> Result<JobFilter, Failure> {
     let mut states = Vec::new();
     for text in &args.state {
         states.push(state_from(text).ok_or_else(|| {
@@ -56,7 +56,10 @@ fn filter(args: &Jobs) -> Result<JobFilter, Failure> {
         // Who asks for a final state wants finished jobs.
         finished: args.all || states.iter().any(|s| s.is_final()),
         states,
-        user: args.user.clone().or_else(|| args.me.then(user_name)),
+        user: args
+            .user
+            .clone()
+            .or_else(|| args.me.then(|| context.user())),
         queue: args.queue.clone(),
         name_prefix: args.name.clone(),
         id_prefix: None,
@@ -117,7 +120,7 @@ pub(super) async fn why(context: &Context, id: &str, placed: bool) -> Outcome {
 /// `berth cancel ID…`. Tries all of them; fails if one failed.
 pub(super) async fn cancel(context: &Context, args: &Cancel) -> Outcome {
     let client = context.client()?;
-    let user = user_name();
+    let user = context.user();
     let mut done: Vec<(JobId, String)> = Vec::new();
     let mut code = 0;
     for id in &args.ids {

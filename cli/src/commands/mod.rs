@@ -1,6 +1,7 @@
 //! What each command does. Every command ends with an exit code or a [`Failure`].
 
 mod backup;
+mod certificates;
 mod events;
 mod follow;
 mod jobs;
@@ -12,6 +13,9 @@ mod shell;
 mod submit;
 mod whatif;
 
+use std::cell::OnceCell;
+
+use berth_tls::Dialler;
 use clap::CommandFactory;
 
 use crate::address::{Address, Sources};
@@ -34,6 +38,8 @@ pub(crate) struct Context {
     pub(crate) sources: Sources,
     /// Where answers go.
     pub(crate) screen: Screen,
+    /// What masters were dialled with, if with a certificate.
+    pub(crate) dialler: OnceCell<Dialler>,
 }
 
 impl Context {
@@ -44,7 +50,28 @@ impl Context {
 
     /// A client of the cluster that is meant.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
-        Ok(Client::new(self.address()?.masters, self.global.timeout))
+        let address = self.address()?;
+        let client = Client::new(address.masters, self.global.timeout);
+        match address.tls_dir {
+            Some(dir) => {
+                let dialler = Dialler::from_dir(&dir)?;
+                Ok(client.with(self.dialler.get_or_init(|| dialler).clone()))
+            }
+            None => match client.elsewhere() {
+                None => Ok(client),
+                Some(other) => Err(Failure::usage(
+                    format!("{other} is on another host, and you have no certificate"),
+                    "get one with `berth join --token TOKEN`, then name its directory with --tls-dir or BERTH_TLS_DIR",
+                )),
+            },
+        }
+    }
+
+    /// Who submits and cancels: whom the certificate names, or else this host's user.
+    pub(crate) fn user(&self) -> String {
+        let dir = self.address().ok().and_then(|address| address.tls_dir);
+        let leaf = dir.and_then(|dir| Dialler::from_dir(&dir).ok()?.leaf());
+        leaf.map_or_else(user_name, |leaf| leaf.identity.name)
     }
 }
 
@@ -52,12 +79,18 @@ impl Context {
 pub(crate) async fn run(cli: Cli) -> Outcome {
     let global = cli.global;
     let context = Context {
-        sources: Sources::of_process(global.addr.clone(), global.dir.clone()),
+        sources: Sources::of_process(&global),
+        dialler: OnceCell::new(),
         screen: Screen::new(global.output, !global.no_heading),
         global,
     };
-    let context = &context;
-    match cli.command {
+    let outcome = carry_out(&context, cli.command).await;
+    certificates::keep_fresh(&context).await;
+    outcome
+}
+
+async fn carry_out(context: &Context, command: Command) -> Outcome {
+    match command {
         Command::Submit(args) => submit::submit(context, args).await,
         Command::Run(args) => submit::run(context, args).await,
         Command::Validate(args) => submit::validate(context, &args),
@@ -86,6 +119,10 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
         Command::Backup { file } => backup::backup(context, &file).await,
         Command::Restore(args) => backup::restore(&args),
         Command::WhatIf(args) => whatif::ask(context, &args).await,
+        Command::Init(args) => certificates::init(context, &args),
+        Command::Token { action } => certificates::token(context, action).await,
+        Command::Join(args) => certificates::join(context, args).await,
+        Command::Cert { action } => certificates::cert(context, action).await,
         Command::Up(args) => processes::up(context, &args).await,
         Command::Down(args) => processes::down(context, &args),
         Command::Dev(args) => processes::dev(context, &args).await,

@@ -15,6 +15,7 @@ pub(crate) const EXIT_CODES: &str = "\
 3    what was named does not exist
 69   no master could be reached, or none led, for as long as --timeout says
 70   Berth is at fault
+77   the masters do not know you, or do not let you do this
 130  interrupted with Ctrl-C
 
 With `submit --wait`, `submit --logs` and `run`, once the job has ended:

@@ -136,7 +136,7 @@ fn every_fault_is_told_at_once() {
         "masters[0]: `nowhere` is no `host:port`",
         "data_dir: `relative` is not absolute",
         "adress: unknown key (did you mean `address`?)",
-        "address: `0.0.0.0` is not a loopback address (use 127.0.0.1 until mutual TLS",
+        "address: `0.0.0.0` is not a loopback address (use 127.0.0.1, [::1] or localhost, or set up certificates: `berth init`",
         "ports: 9-1 is no range",
         "heartbeat: `soon` is no duration",
         "cpus: `-1` is not possible",
@@ -153,11 +153,25 @@ fn every_fault_is_told_at_once() {
 }
 
 #[test]
+fn other_hosts_need_certificates() {
+    let text =
+        "masters = [\"10.0.0.1:7401\", \"head:7401\"]\ndata_dir = \"/d\"\naddress = \"10.0.0.2\"\n";
+    let told = faults(text);
+    assert_eq!(told.len(), 3, "{told:#?}");
+    assert!(told.iter().all(|t| t.contains("`berth init`")), "{told:#?}");
+    let config = Config::parse(&format!("tls_dir = \"/t\"\n{text}"), &host()).unwrap();
+    assert_eq!(config.node.address, "10.0.0.2");
+}
+
+#[test]
 fn what_is_missing_is_told() {
     let told = faults("");
     assert_eq!(told.len(), 2, "{told:#?}");
     assert!(told[0].starts_with("masters: no master") && told[1].starts_with("data_dir: missing"));
-    let long = format!("masters = [\"a:1\"]\ndata_dir = \"/{}\"", "x".repeat(120));
+    let long = format!(
+        "masters = [\"127.0.0.1:1\"]\ndata_dir = \"/{}\"",
+        "x".repeat(120)
+    );
     assert!(faults(&long)[0].contains("at most 107"));
     assert!(faults("masters = 3 3")[0].starts_with("file: "));
 }

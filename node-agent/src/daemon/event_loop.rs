@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use berth_agent_core::{Input, KeptPhase, KeptTask};
 use berth_proto::v1;
 use berth_proto::v1::master_message::Kind;
-use berth_types::Directive;
+use berth_tls::TlsError;
+use berth_types::{Directive, Identity, Role};
 use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
 use tokio::net::UnixListener;
@@ -48,6 +49,19 @@ pub enum DaemonError {
     /// No keeper.
     #[error("no keeper")]
     Keeper(#[from] ClientError),
+    /// The certificate is missing or makes no sense.
+    #[error("this node has no certificate that can be used")]
+    Tls(#[from] TlsError),
+    /// The certificate is somebody else's.
+    #[error(
+        "the certificate in tls_dir is {found}'s, and this is node {node}: join as it with `berth join`, or set `name`"
+    )]
+    OtherIdentity {
+        /// Whose it is.
+        found: Identity,
+        /// This node's name.
+        node: String,
+    },
     /// The system said no.
     #[error("{what}")]
     Io {
@@ -94,6 +108,7 @@ impl Clock {
 /// # Errors
 /// If it cannot start.
 pub async fn run(config: Config, program: PathBuf) -> Result<(), DaemonError> {
+    let tls = certificate(&config)?;
     let (layout, _lock) = take_directory(&config.data_dir)?;
     let groups = config.isolation.cgroup.groups();
     let keeper = KeeperClient::connect_or_start(&layout, &program, &groups).await?;
@@ -105,7 +120,13 @@ pub async fn run(config: Config, program: PathBuf) -> Result<(), DaemonError> {
     let (telemetry, metrics) = (config.telemetry.clone(), config.metrics);
     let mut agent = Agent::new(config, layout, Clock::start(), out.clone())
         .map_err(io("open the agent's files"))?;
-    let dialler = Dialler::new(configured, agent.masters(), silence, keeper.incarnation);
+    let (learned, first) = (agent.masters(), configured.clone());
+    tokio::spawn(berth_tls::keep_fresh(tls.clone(), move || {
+        let learned = learned.borrow();
+        [learned.addresses.as_slice(), first.as_slice()].concat()
+    }));
+    let learned = agent.masters();
+    let dialler = Dialler::new(configured, learned, tls, silence, keeper.incarnation);
     if let Some(telemetry) = telemetry {
         agent.watch_gpus(telemetry, program.clone());
     }
@@ -126,6 +147,24 @@ pub async fn run(config: Config, program: PathBuf) -> Result<(), DaemonError> {
     }
     event_loop.dialler = Some(dialler);
     event_loop.run(happenings).await
+}
+
+/// With `tls_dir`: this node's certificate, which masters check against its name as well.
+fn certificate(config: &Config) -> Result<berth_tls::Dialler, DaemonError> {
+    let Some(dir) = &config.tls_dir else {
+        return Ok(berth_tls::Dialler::plain());
+    };
+    let dialler = berth_tls::Dialler::from_dir(dir)?;
+    match dialler.leaf() {
+        Some(leaf)
+            if leaf.identity.role != Role::Node || leaf.identity.name != config.node.name =>
+        {
+            let node = config.node.name.clone();
+            let found = leaf.identity;
+            Err(DaemonError::OtherIdentity { found, node })
+        }
+        _ => Ok(dialler),
+    }
 }
 
 /// Makes the data directory, and makes sure that no other agent uses it.

@@ -23,6 +23,7 @@ const PAUSE_MS: (u64, u64) = (50, 200);
 pub(super) struct Dialler {
     route: Route,
     learned: watch::Receiver<Learned>,
+    tls: berth_tls::Dialler,
     silence: Duration,
     session: u64,
     dice: u64,
@@ -42,6 +43,7 @@ impl Dialler {
     pub(super) fn new(
         configured: Vec<String>,
         learned: watch::Receiver<Learned>,
+        tls: berth_tls::Dialler,
         silence: Duration,
         seed: u64,
     ) -> Self {
@@ -49,6 +51,7 @@ impl Dialler {
         Self {
             route,
             learned,
+            tls,
             silence,
             session: 0,
             dice: seed | 1,
@@ -84,11 +87,7 @@ impl Dialler {
     }
 
     async fn serve(&mut self, address: &str, out: &Happenings) -> End {
-        let Ok(endpoint) = berth_proto::channel::endpoint(address) else {
-            tracing::warn!(address, "not an address");
-            return End::Failed;
-        };
-        let channel = match timeout(DIAL, endpoint.connect_timeout(DIAL).connect()).await {
+        let channel = match timeout(DIAL, self.tls.connect(address, DIAL)).await {
             Ok(Ok(channel)) => channel,
             Ok(Err(error)) => {
                 tracing::debug!(address, %error, "master not reached");
@@ -135,7 +134,13 @@ async fn listen(
     let mut stream = match timeout(first_word, stream).await {
         Ok(Ok(response)) => response.into_inner(),
         Ok(Err(status)) => {
-            tracing::debug!(%status, "a master refused the stream");
+            let ours = [tonic::Code::Unauthenticated, tonic::Code::PermissionDenied];
+            if ours.contains(&status.code()) {
+                let told = berth_proto::from_status(&status);
+                tracing::warn!(why = %told, hint = told.hint, "a master refuses this node");
+            } else {
+                tracing::debug!(%status, "a master refused the stream");
+            }
             return End::Failed;
         }
         Err(_) => return End::Failed,
@@ -174,7 +179,8 @@ mod tests {
     fn pauses_are_short_and_within_bounds() {
         let (_, learned) = watch::channel(Learned::default());
         let masters = vec!["a:1".to_owned()];
-        let mut dialler = Dialler::new(masters, learned, Duration::from_secs(1), 3);
+        let plain = berth_tls::Dialler::plain();
+        let mut dialler = Dialler::new(masters, learned, plain, Duration::from_secs(1), 3);
         for _ in 0..100 {
             let pause = dialler.pause();
             assert!(pause >= Duration::from_millis(50) && pause < Duration::from_millis(200));

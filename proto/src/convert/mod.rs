@@ -13,12 +13,14 @@ mod job_view;
 mod node;
 mod request;
 mod response;
+mod security;
 
 use berth_types::Fault;
 use berth_types::api::ApiError;
 use thiserror::Error;
 
 pub use request::log_stream;
+pub use security::{identity, role};
 
 /// A message that is no value of the vocabulary.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

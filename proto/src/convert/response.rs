@@ -8,7 +8,7 @@ use super::{DecodeError, list, wire};
 use crate::v1;
 
 /// The answer is an error, or of a kind that does not belong to the call.
-fn unexpected(response: Response) -> ApiError {
+pub(super) fn unexpected(response: Response) -> ApiError {
     match response {
         Response::Error(error) => error,
         _ => ApiError::new(

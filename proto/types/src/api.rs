@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attempt::PastAttempt;
 use crate::host::Isolation;
+use crate::identity::{CertificateView, Grant, Identity};
 use crate::{
     Attempt, CheckpointRecord, Epoch, Fault, JobId, JobSpec, JobState, MasterId, NodeId, NodeSpec,
     NodeState, Outcome, Rank,
@@ -100,6 +101,22 @@ pub enum Request {
     },
     /// A consistent copy of the replicated state, for `backup` and `what-if`.
     Snapshot,
+    /// Record a new certificate, which the master that took the call then signs.
+    IssueCertificate {
+        /// For whom.
+        identity: Identity,
+        /// How long it is to be good.
+        lifetime_ms: u64,
+        /// By what right.
+        grant: Grant,
+    },
+    /// Every certificate that an identity holds is no longer good.
+    RevokeCertificates {
+        /// Whose.
+        identity: Identity,
+    },
+    /// Certificates on record that have not expired.
+    ListCertificates,
 }
 
 /// Which jobs to list.
@@ -193,6 +210,17 @@ pub enum Response {
     },
     /// The call failed and changed nothing.
     Error(ApiError),
+    /// To `IssueCertificate`.
+    CertificateIssued {
+        /// The certificate's number.
+        serial: u64,
+        /// State time.
+        issued_ms: u64,
+        /// When it ends.
+        expires_ms: u64,
+    },
+    /// To `ListCertificates`.
+    Certificates(Vec<CertificateView>),
 }
 
 /// Why a call failed; maps one to one to a gRPC status.
@@ -227,6 +255,10 @@ pub enum ErrorKind {
     Unavailable,
     /// Berth is at fault.
     Internal,
+    /// The caller did not say who it is, or what says so is no longer good.
+    Unauthenticated,
+    /// The caller may not do this.
+    PermissionDenied,
 }
 
 impl ApiError {

@@ -27,6 +27,7 @@
 //! [`Command::SetClusterVersion`], never by the binary.
 
 mod attempts;
+mod certificates;
 mod checkpoints;
 mod fencing;
 mod keys;
@@ -46,6 +47,9 @@ use std::sync::Arc;
 use berth_types::api::Event;
 use berth_types::{JobId, NodeId};
 
+pub use certificates::{
+    MAX_CERTIFICATES, MAX_LIFETIME_MS, MAX_REVOCATIONS, MAX_TOKENS, REVOKED_FOR_MS,
+};
 pub use keys::key_time_ms;
 pub use nodes::MAX_NODES;
 pub use plan::PlanFault;
@@ -87,6 +91,15 @@ pub enum CommandResult {
     Rejected(Rejection),
     /// To [`Command::ApplyPlan`]: one for each bundle, in order.
     Bundles(Vec<Result<(), Rejection>>),
+    /// To [`Command::IssueCertificate`].
+    CertificateIssued {
+        /// Its number.
+        serial: u64,
+        /// State time.
+        issued_ms: u64,
+        /// When it ends.
+        expires_ms: u64,
+    },
 }
 
 impl From<Result<(), Rejection>> for CommandResult {
@@ -151,6 +164,15 @@ impl Transition<'_> {
             Command::RejectJob { job, reason } => self.reject_job(*job, reason).into(),
             Command::SetMaster { id, info } => self.set_master(*id, info.as_ref()).into(),
             Command::SetClusterVersion { version } => self.set_cluster_version(*version).into(),
+            Command::IssueCertificate {
+                identity,
+                lifetime_ms,
+                grant,
+            } => match self.issue_certificate(identity, *lifetime_ms, grant) {
+                Ok(issued) => issued,
+                Err(rejection) => CommandResult::Rejected(rejection),
+            },
+            Command::RevokeCertificates { identity } => self.revoke_certificates(identity).into(),
         }
     }
 }

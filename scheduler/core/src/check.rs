@@ -4,6 +4,7 @@
 //! raises an alarm but leaves running jobs alone.
 
 mod capacity;
+mod certificates;
 mod derived;
 mod epochs;
 mod events;
@@ -47,6 +48,7 @@ impl State {
         nodes::check(self, &mut report);
         events::check(self, &mut report);
         finished::check(self, &mut report);
+        certificates::check(self, &mut report);
         if report.0.is_empty() {
             Ok(())
         } else {

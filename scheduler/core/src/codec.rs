@@ -12,12 +12,12 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::command::{Command, LogEntry, ProposalTag};
-use crate::state::{FinishedJob, State};
+use crate::state::{Certificates, FinishedJob, State};
 
 /// Format of log entries written now.
 pub const ENTRY_VERSION: u8 = 1;
-/// Format of states written now.
-pub const STATE_VERSION: u8 = 1;
+/// Format of states written now. 1 was without certificates.
+pub const STATE_VERSION: u8 = 2;
 /// Format of finished jobs written now.
 pub const FINISHED_VERSION: u8 = 1;
 /// Largest entry that is read. One that is longer stops every master for good, so whoever proposes stays below it.
@@ -25,7 +25,7 @@ pub const MAX_ENTRY_BYTES: usize = 1 << 20;
 /// Most commands in one entry.
 pub const MAX_COMMANDS: usize = 65_536;
 /// Commands known to this binary; their numbers in the log are below.
-const COMMANDS: u32 = 16;
+const COMMANDS: u32 = 18;
 
 /// Bytes that are not what they should be.
 #[derive(Debug, Error)]
@@ -121,7 +121,21 @@ pub fn encode_state(state: &State) -> Bytes {
 
 /// Reads a state and builds its derived parts.
 pub fn decode_state(bytes: &[u8]) -> Result<State, CodecError> {
-    let mut state: State = decode(bytes, "state", STATE_VERSION)?;
+    const WHAT: &str = "state";
+    let mut state: State = match bytes.split_first() {
+        Some((1, before)) => {
+            // What was added since stands behind it, empty.
+            let mut grown = vec![STATE_VERSION];
+            grown.extend_from_slice(before);
+            let grown = postcard::to_extend(&Certificates::default(), grown);
+            decode(
+                &grown.expect("plain data in memory serialises"),
+                WHAT,
+                STATE_VERSION,
+            )?
+        }
+        _ => decode(bytes, WHAT, STATE_VERSION)?,
+    };
     state.rebuild_derived();
     Ok(state)
 }

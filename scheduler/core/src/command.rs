@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use berth_types::api::{Drain, MasterInfo};
 use berth_types::{
-    CheckpointRecord, Epoch, JobId, JobSpec, MasterId, NodeId, NodeSpec, Progress, TaskInventory,
-    TaskKey, TaskPlacement,
+    CheckpointRecord, Epoch, Grant, Identity, JobId, JobSpec, MasterId, NodeId, NodeSpec, Progress,
+    TaskInventory, TaskKey, TaskPlacement,
 };
 use serde::{Deserialize, Serialize};
 
@@ -148,6 +148,20 @@ pub enum Command {
     SetClusterVersion {
         /// The version.
         version: u32,
+    },
+    /// Number a certificate, which a master then signs.
+    IssueCertificate {
+        /// For whom.
+        identity: Identity,
+        /// How long it is to be good.
+        lifetime_ms: u64,
+        /// By what right.
+        grant: Grant,
+    },
+    /// Every certificate that an identity holds is no longer good.
+    RevokeCertificates {
+        /// Whose.
+        identity: Identity,
     },
 }
 

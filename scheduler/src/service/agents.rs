@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
 use super::Answers;
+use super::access::{caller, speaks_for};
 use crate::inbox::{Hello, Message};
 use crate::sessions::outbox;
 use crate::shared::Shared;
@@ -31,6 +32,7 @@ impl v1::agents_server::Agents for Agents {
         &self,
         request: Request<Streaming<v1::AgentMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
+        let caller = caller(&request);
         let mut messages = request.into_inner();
         let first = tokio::time::timeout(REGISTER_TIMEOUT, messages.message()).await;
         let first =
@@ -43,6 +45,7 @@ impl v1::agents_server::Agents for Agents {
         };
         let hello = hello(register)?;
         let node = hello.spec.name.clone();
+        speaks_for(caller.as_deref(), &node).map_err(|e| to_status(&e))?;
         let session = self.0.sessions.next_id();
         let (sender, outgoing) = outbox();
         self.0.sessions.add(&node, session, sender.downgrade());

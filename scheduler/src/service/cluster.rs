@@ -1,7 +1,8 @@
 //! `berth.v1.Cluster`.
 
 use berth_proto::v1::cluster_client::ClusterClient;
-use berth_proto::{CHUNK_BYTES, to_status, v1};
+use berth_proto::{CHUNK_BYTES, channel, to_status, v1};
+use berth_types::{ApiError, Fault};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
@@ -30,6 +31,15 @@ impl v1::cluster_server::Cluster for Cluster {
         &self,
         request: Request<v1::AddMasterRequest>,
     ) -> Result<Response<v1::Done>, Status> {
+        let address = &request.get_ref().address;
+        if !self.0.dialler.is_tls() && !channel::is_loopback(address) {
+            let what = format!("`{address}` is not a loopback address");
+            let fault = Fault::new("address", what, channel::NEEDS_TLS);
+            return Err(to_status(&ApiError::faults(
+                "MALFORMED_REQUEST",
+                vec![fault],
+            )));
+        }
         self.0.serve(request.into_inner()).await
     }
 
@@ -48,7 +58,8 @@ impl v1::cluster_server::Cluster for Cluster {
         request: Request<v1::SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
         if let Some(leader) = self.0.pass_on_to(&request)? {
-            let channel = berth_proto::connect(&leader.address).map_err(|_| no_leader())?;
+            let channel = self.0.dialler.lazy(&leader.address);
+            let channel = channel.map_err(|_| no_leader())?;
             let mut client = ClusterClient::new(channel).max_decoding_message_size(2 * CHUNK_BYTES);
             let stream = client.snapshot(passed_on(v1::SnapshotRequest {})).await?;
             return Ok(Response::new(Box::pin(stream.into_inner())));

@@ -1,10 +1,13 @@
 //! `berth.v1.Jobs`.
 
+use std::sync::Arc;
+
 use berth_proto::{to_status, v1};
-use berth_types::ApiError;
 use berth_types::api::Request as Call;
+use berth_types::{ApiError, JobId};
 use tonic::{Request, Response, Status};
 
+use super::access::caller;
 use super::{Answers, logs, watch};
 use crate::shared::Shared;
 
@@ -16,7 +19,12 @@ impl v1::jobs_server::Jobs for Jobs {
         &self,
         request: Request<v1::SubmitRequest>,
     ) -> Result<Response<v1::SubmitResponse>, Status> {
-        let call = Call::try_from(request.into_inner())?;
+        let caller = caller(&request);
+        let mut call = Call::try_from(request.into_inner())?;
+        if let (Call::Submit { spec, .. }, Some(leaf)) = (&mut call, caller) {
+            // Whoever a certificate names, and not whoever the job says.
+            Arc::make_mut(spec).user.clone_from(&leaf.identity.name);
+        }
         // Checked here, on the caller's thread, so that the event loop hears of sound jobs only.
         if let Call::Submit { spec, .. } = &call {
             let mut faults = spec.faults();
@@ -47,7 +55,16 @@ impl v1::jobs_server::Jobs for Jobs {
         &self,
         request: Request<v1::CancelJobRequest>,
     ) -> Result<Response<v1::Done>, Status> {
-        self.0.serve(request.into_inner()).await
+        let caller = caller(&request);
+        let mut request = request.into_inner();
+        let job = JobId(request.job);
+        self.0
+            .check_owner(caller.as_deref(), job, "cancel it")
+            .await?;
+        if let Some(leaf) = caller {
+            request.user.clone_from(&leaf.identity.name);
+        }
+        self.0.serve(request).await
     }
 
     async fn why(

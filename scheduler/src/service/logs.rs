@@ -8,6 +8,7 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
 use tonic::{Request, Status};
 
+use super::access::caller;
 use super::{Answers, jobs_at, passed_on};
 use crate::sessions::{Sessions, ToAgent, WeakOutbox};
 use crate::shared::Shared;
@@ -22,8 +23,13 @@ pub(super) async fn logs(
     request: Request<v1::LogsRequest>,
 ) -> Result<Answers<v1::LogChunk>, Status> {
     let call = Call::try_from(request.get_ref())?;
+    let caller = caller(&request);
+    let job = JobId(request.get_ref().job);
+    shared
+        .check_owner(caller.as_deref(), job, "read its output")
+        .await?;
     if let Some(leader) = shared.pass_on_to(&request)? {
-        let stream = jobs_at(&leader)?
+        let stream = jobs_at(shared, &leader)?
             .logs(passed_on(request.into_inner()))
             .await?;
         return Ok(Box::pin(stream.into_inner()));

@@ -3,6 +3,7 @@
 use berth_core::Input;
 use berth_core::replica::PeerMessage;
 use berth_proto::{CHUNK_BYTES, to_status, v1};
+use berth_tls::Leaf;
 use berth_types::MasterId;
 use berth_types::api::{ApiError, ErrorKind};
 use bytes::{Bytes, BytesMut};
@@ -11,6 +12,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::warn;
 
 use super::Answers;
+use super::access::caller;
 use crate::inbox::Message;
 use crate::shared::Shared;
 
@@ -30,9 +32,10 @@ impl v1::peers_server::Peers for Peers {
         request: Request<Streaming<v1::PeerFrame>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
         let shared = self.0.clone();
+        let caller = caller(&request);
         // The answer yields nothing but its end: reading is driven by the connection itself, without a task.
         let answers = stream::once(async move {
-            let failure = read(&shared, request.into_inner()).await;
+            let failure = read(&shared, caller.as_deref(), request.into_inner()).await;
             Err(failure)
         });
         Ok(Response::new(Box::pin(answers)))
@@ -42,6 +45,7 @@ impl v1::peers_server::Peers for Peers {
         &self,
         request: Request<Streaming<v1::SnapshotInstallChunk>>,
     ) -> Result<Response<v1::PeerAck>, Status> {
+        let caller = caller(&request);
         let mut chunks = request.into_inner();
         let mut data = BytesMut::new();
         let mut about = None;
@@ -49,7 +53,7 @@ impl v1::peers_server::Peers for Peers {
         while let Some(chunk) = chunks.message().await? {
             let from = self
                 .0
-                .check_peer(chunk.from, chunk.to, chunk.cluster_id)
+                .check_peer(caller.as_deref(), chunk.from, chunk.to, chunk.cluster_id)
                 .map_err(|e| to_status(&e))?;
             hear_address(&self.0, from, chunk.address, &mut told).await?;
             if chunk.total_bytes > MAX_LARGE_BYTES
@@ -107,7 +111,11 @@ fn too_large(bytes: u64) -> Status {
 }
 
 /// Reads frames until the stream ends; says why.
-async fn read(shared: &Shared, mut frames: Streaming<v1::PeerFrame>) -> Status {
+async fn read(
+    shared: &Shared,
+    caller: Option<&Leaf>,
+    mut frames: Streaming<v1::PeerFrame>,
+) -> Status {
     let mut told = String::new();
     loop {
         let frame = match frames.message().await {
@@ -115,7 +123,7 @@ async fn read(shared: &Shared, mut frames: Streaming<v1::PeerFrame>) -> Status {
             Ok(None) => return Status::unavailable("the stream has ended"),
             Err(status) => return status,
         };
-        let from = match shared.check_peer(frame.from, frame.to, frame.cluster_id) {
+        let from = match shared.check_peer(caller, frame.from, frame.to, frame.cluster_id) {
             Ok(from) => from,
             Err(error) => return to_status(&error),
         };

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test file uses its part
 
 pub mod agent;
+pub mod tls;
 
 use std::net::TcpListener;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! Why a command was refused.
 
 use berth_types::api::{ApiError, ErrorKind};
-use berth_types::{Epoch, Fault, JobId, MasterId, NodeId};
+use berth_types::{Epoch, Fault, Identity, JobId, MasterId, NodeId};
 use thiserror::Error;
 
 use super::PlanFault;
@@ -89,6 +89,27 @@ pub enum Rejection {
     /// The cluster's version never goes back.
     #[error("the cluster is at version {0} already")]
     VersionBehind(u32),
+    /// The name cannot stand in a certificate.
+    #[error("{0}")]
+    BadIdentity(String),
+    /// The join token's time is over.
+    #[error("the join token has expired")]
+    TokenExpired,
+    /// The join token was used as often as it may be.
+    #[error("the join token is used up")]
+    TokenUsed,
+    /// A token for a pattern of names does not replace what somebody holds.
+    #[error("{0} holds a certificate already")]
+    IdentityTaken(Identity),
+    /// The certificate that asks for another one is no longer good.
+    #[error("the certificate of {0} is revoked")]
+    CertificateRevoked(Identity),
+    /// Masters hold the authority's key, so a list does not keep them out.
+    #[error("the certificate of a master cannot be revoked")]
+    MasterIrrevocable,
+    /// Too many certificates, tokens in use or revocations.
+    #[error("{0} {1} are the limit")]
+    TooManyIdentities(usize, &'static str),
     /// A bundle of a plan does not hold.
     #[error(transparent)]
     Plan(#[from] PlanFault),
@@ -161,7 +182,48 @@ impl Rejection {
             ),
             Rejection::VersionBehind(_) => (FailedPrecondition, "VERSION_BEHIND", ""),
             Rejection::Plan(_) => (FailedPrecondition, "STALE_PLAN", ""),
+            _ => self.about_certificates(),
         };
         ApiError::new(kind, reason, self.to_string(), hint)
+    }
+
+    /// Kind, reason and hint of what is about certificates.
+    fn about_certificates(&self) -> (ErrorKind, &'static str, &'static str) {
+        use ErrorKind::{
+            AlreadyExists, FailedPrecondition, InvalidArgument, ResourceExhausted, Unauthenticated,
+        };
+        match self {
+            Rejection::TokenExpired => (
+                Unauthenticated,
+                "TOKEN_EXPIRED",
+                "ask an admin for a new one: `berth token create`",
+            ),
+            Rejection::TokenUsed => (
+                Unauthenticated,
+                "TOKEN_USED",
+                "ask an admin for a new one: `berth token create`, with --uses for several",
+            ),
+            Rejection::IdentityTaken(_) => (
+                AlreadyExists,
+                "IDENTITY_TAKEN",
+                "choose another name, or ask an admin for a token for exactly this one",
+            ),
+            Rejection::CertificateRevoked(_) => (
+                Unauthenticated,
+                "CERTIFICATE_REVOKED",
+                "join again with a new token from an admin",
+            ),
+            Rejection::MasterIrrevocable => (
+                FailedPrecondition,
+                "MASTER_IRREVOCABLE",
+                "every master holds the authority's key: remove it with `berth masters remove`, then replace the authority as docs/security.md says",
+            ),
+            Rejection::TooManyIdentities(..) => (
+                ResourceExhausted,
+                "TOO_MANY_IDENTITIES",
+                "wait until some have expired",
+            ),
+            _ => (InvalidArgument, "IDENTITY_INVALID", ""),
+        }
     }
 }

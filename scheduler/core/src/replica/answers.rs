@@ -51,6 +51,15 @@ pub(super) fn response_to(request: &Request, result: &CommandResult) -> Response
             }
             Response::Error(error)
         }
+        CommandResult::CertificateIssued {
+            serial,
+            issued_ms,
+            expires_ms,
+        } => Response::CertificateIssued {
+            serial: *serial,
+            issued_ms: *issued_ms,
+            expires_ms: *expires_ms,
+        },
         CommandResult::Done | CommandResult::Bundles(_) => Response::Done(done_text(request)),
     }
 }
@@ -85,6 +94,9 @@ fn done_text(request: &Request) -> String {
             format!("master {id} joins as a learner and votes once it has caught up")
         }
         Request::RemoveMaster { id } => format!("master {id} is removed"),
+        Request::RevokeCertificates { identity } => format!(
+            "every certificate of {identity} is revoked, and its connections end; a new join token for this name lets it in again"
+        ),
         _ => "done".to_owned(),
     }
 }
@@ -109,6 +121,18 @@ impl Replica {
             Request::FenceNode { name } => self.node_id(name).map(|node| Command::FenceNode {
                 node,
                 by_operator: true,
+            }),
+            Request::IssueCertificate {
+                identity,
+                lifetime_ms,
+                grant,
+            } => Ok(Command::IssueCertificate {
+                identity: identity.clone(),
+                lifetime_ms: *lifetime_ms,
+                grant: *grant,
+            }),
+            Request::RevokeCertificates { identity } => Ok(Command::RevokeCertificates {
+                identity: identity.clone(),
             }),
             _ => return None,
         })
@@ -201,6 +225,9 @@ impl Replica {
                 ),
             },
             Request::Status => Response::Status(Box::new(self.status_view())),
+            Request::ListCertificates => {
+                Response::Certificates(self.state.certificates.views(self.state.time_ms))
+            }
             Request::Events { since_seq, limit } => {
                 let limit = if *limit == 0 {
                     DEFAULT_PAGE

@@ -5,6 +5,7 @@
 //!
 //! Invariants are re-derived by [`check`](crate::check). Finished jobs are not here: they leave for the history.
 
+mod certificates;
 mod derive;
 mod job;
 mod node;
@@ -19,6 +20,7 @@ use berth_types::{Epoch, JobId, MasterId, NodeId, Outcome};
 use imbl::{OrdMap, OrdSet, Vector};
 use serde::{Deserialize, Serialize};
 
+pub use certificates::{Certificate, Certificates, Revocation, TokenUse};
 pub use job::{Fencing, FinishedJob, Job, MAX_PAST, PendingKey, Reservation};
 pub use node::{GpuUse, Node};
 pub use shape::NodeShape;
@@ -92,6 +94,8 @@ pub struct State {
     pub events: Vector<Arc<Event>>,
     /// Sequence number of the next event.
     pub next_event: u64,
+    /// Who was given a certificate, and whose is no longer good.
+    pub certificates: Certificates,
     /// A broken invariant that stopped scheduling. Set by the replica that saw it, for itself: neither replicated nor
     /// read by [`apply`](crate::apply).
     #[serde(skip)]

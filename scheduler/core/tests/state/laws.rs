@@ -104,6 +104,10 @@ impl Run {
                     count(if *duplicate { "duplicate" } else { "submitted" });
                     refused &= duplicate;
                 }
+                CommandResult::CertificateIssued { .. } => {
+                    count("certificate");
+                    refused = false;
+                }
                 CommandResult::Rejected(_) => count("rejected"),
                 CommandResult::Bundles(bundles) => {
                     for bundle in bundles {
@@ -127,6 +131,7 @@ impl Run {
                 "job.finished",
                 "node.lost",
                 "node.changed",
+                "certificate.revoked",
             ];
             if let Some(kind) = known.into_iter().find(|k| *k == event.kind) {
                 count(kind);
@@ -201,7 +206,7 @@ fn random_commands_reach_the_interesting_parts() {
         random ^= random << 17;
         (random >> 20) as u16
     };
-    for _ in 0..10 {
+    for _ in 0..40 {
         let mut run = Run::new();
         for _ in 0..400 {
             let kind = (next() % u16::from(KINDS)) as u8;
@@ -216,6 +221,8 @@ fn random_commands_reach_the_interesting_parts() {
         "done",
         "submitted",
         "duplicate",
+        "certificate",
+        "certificate.revoked",
         "rejected",
         "bundle",
         "stale bundle",

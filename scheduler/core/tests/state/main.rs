@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // tests read golden files and UPDATE_GOLDEN
 
 mod bytes;
+mod certificates;
 mod epochs;
 mod invariants;
 mod keys;

@@ -6,8 +6,8 @@ use berth_core::state::{Job, Node, State};
 use berth_core::{Bundle, Command, Eviction, Start};
 use berth_types::api::{Drain, Progress};
 use berth_types::{
-    CheckpointRecord, Epoch, GpuShare, JobId, JobSpec, LostNodeRule, NodeId, Rank, TaskExit,
-    TaskInventory, TaskKey, TaskPhase, TaskPlacement,
+    CheckpointRecord, Epoch, GpuShare, Grant, Identity, JobId, JobSpec, JoinToken, LostNodeRule,
+    NodeId, Rank, Role, TaskExit, TaskInventory, TaskKey, TaskPhase, TaskPlacement,
 };
 
 use crate::make::{self, GIB};
@@ -22,7 +22,7 @@ pub(crate) struct Dice {
 }
 
 /// Kinds that [`command`] knows.
-pub(crate) const KINDS: u8 = 32;
+pub(crate) const KINDS: u8 = 34;
 
 pub(crate) fn command(state: &State, now_ms: u64, dice: Dice) -> Command {
     match dice.kind {
@@ -35,6 +35,7 @@ pub(crate) fn command(state: &State, now_ms: u64, dice: Dice) -> Command {
             tasks(state, dice, ended(code, now_ms, code < 0))
         }
         19..=23 => node_command(state, dice),
+        32 | 33 => certificate_command(state, now_ms, dice),
         _ => job_command(state, now_ms, dice),
     }
 }
@@ -291,6 +292,34 @@ fn tasks(state: &State, dice: Dice, inventory: TaskInventory) -> Command {
     Command::RecordTasks {
         node,
         tasks: tasks.collect(),
+    }
+}
+
+/// Few names and tokens, so that some are used up, taken or revoked.
+fn certificate_command(state: &State, now_ms: u64, dice: Dice) -> Command {
+    let roles = [Role::Node, Role::Submitter, Role::Admin, Role::Master];
+    let identity = Identity {
+        role: roles[usize::from(dice.a % 4)],
+        name: ["n1", "ada", "7", "no name"][usize::from(dice.b % 4)].into(),
+    };
+    if dice.kind == 33 && dice.c.is_multiple_of(3) {
+        return Command::RevokeCertificates { identity };
+    }
+    let grant = match dice.kind {
+        32 => Grant::Token(JoinToken {
+            id: u64::from(dice.c % 5),
+            uses: u32::from(dice.c % 4),
+            expires_ms: now_ms + u64::from(dice.b % 3) * 60_000,
+            exact: dice.a.is_multiple_of(2),
+        }),
+        _ => Grant::Renewal {
+            serial: u64::from(dice.c) % (state.certificates.issued + 1),
+        },
+    };
+    Command::IssueCertificate {
+        identity,
+        lifetime_ms: u64::from(dice.a) * 1_000,
+        grant,
     }
 }
 

@@ -112,7 +112,7 @@ impl Script {
                 } => {
                     out += &format!("job {job}, as before\n");
                 }
-                CommandResult::Submitted { .. } => {}
+                CommandResult::Submitted { .. } | CommandResult::CertificateIssued { .. } => {}
                 CommandResult::Rejected(why) => out += &format!("refused: {why}\n"),
                 CommandResult::Bundles(bundles) => {
                     for why in bundles.iter().filter_map(|b| b.as_ref().err()) {

@@ -55,7 +55,9 @@ impl Deeds {
             | Command::RejectCheckpoint { .. }
             | Command::RecordProgress { .. }
             | Command::SetMaster { .. }
-            | Command::SetClusterVersion { .. } => {}
+            | Command::SetClusterVersion { .. }
+            | Command::IssueCertificate { .. }
+            | Command::RevokeCertificates { .. } => {}
         }
     }
 

@@ -52,7 +52,9 @@ impl Lane {
             let refused = match result {
                 CommandResult::Rejected(rejection) => Some(rejection),
                 CommandResult::Bundles(bundles) => bundles.iter().find_map(|b| b.as_ref().err()),
-                CommandResult::Done | CommandResult::Submitted { .. } => None,
+                CommandResult::Done
+                | CommandResult::Submitted { .. }
+                | CommandResult::CertificateIssued { .. } => None,
             };
             if let Some(rejection) = refused {
                 return Err(TwinError::Refused {
