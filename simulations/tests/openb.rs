@@ -4,7 +4,7 @@
 use berth_sim::input::{InputError, Source, traces_dir};
 use berth_sim::load::openb::{Arrivals, load, load_packing};
 use berth_sim::load::{Limits, Loaded};
-use berth_sim::reproduce::openb::{LOADS, POLICIES, Packing, Published, cells};
+use berth_sim::reproduce::openb::{Cell, LOADS, POLICIES, Packing, Published, cells};
 use berth_types::NodeSpec;
 use berth_world::twin::{Cluster, End, Rigid, Truth};
 
@@ -126,8 +126,18 @@ fn what_is_wrong_is_told_with_its_place() {
     );
 }
 
-/// Two of the five orders of one list. Their own means are as far from each other as from the published ones, so the
-/// bands are three times those of all five.
+#[test]
+fn ranks_of_another_origin_stay_as_they_are() {
+    let mut order = arrivals(ORDER, 7).expect("it is sound");
+    let list = load_packing(source("pods.csv", PODS), &order)
+        .expect("it is sound")
+        .typical;
+    let before = order.clone();
+    assert!(!order.as_published(7, &list, 3_000));
+    assert_eq!(order, before);
+}
+
+/// Run by run, and at every load.
 #[test]
 fn the_published_figures_of_the_default_list_come_out() {
     let Some(traces) = traces_dir() else {
@@ -135,17 +145,31 @@ fn the_published_figures_of_the_default_list_come_out() {
         return;
     };
     let published = Published::read(&traces).expect("the published figures are there");
-    let seeds = [42, 43];
-    let packings = seeds.map(|seed| Packing::read(&traces, "default", seed).expect("it is there"));
-    for (policy, _, band) in POLICIES {
-        let runs: Vec<_> = (packings.iter())
-            .map(|packing| (packing.seed, packing.run(policy, 0).expect("it runs")))
-            .collect();
-        let cells = cells(&published, "default", policy, &runs);
+    let packing = Packing::read(&traces, "default", 43).expect("it is there");
+    for (policy, called, _) in POLICIES {
+        let ran = packing.run(policy, 0).expect("it runs");
+        let cells = cells(&published, "default", policy, &[(43, ran.clone())]);
         assert_eq!(cells.len(), LOADS.len());
-        for cell in cells {
-            let off = (cell.measured - cell.published).abs();
-            assert!(off <= 3.0 * band, "{cell:?}");
+        if policy == "random" {
+            // One draw; the figures are compared by the mean of several.
+            let off = |cell: &Cell| (cell.measured - cell.published).abs();
+            assert!(cells.iter().all(|cell| off(cell) < 1.5), "{cells:?}");
+            continue;
+        }
+        // The published figures have two digits; two policies leave some of the last ones to chance.
+        let band = if ["fgd", "dot-product"].contains(&policy) {
+            0.2
+        } else {
+            0.011
+        };
+        for (load, share) in ran {
+            let Some(there) = published.at("default", called, 43, load) else {
+                continue;
+            };
+            assert!(
+                (share - there).abs() < band,
+                "{policy} at {load} %: {share}, published {there}"
+            );
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod berth;
 pub mod berth_csv;
 pub mod dlrm;
 pub mod genai;
+pub mod go_random;
 pub mod helios;
 pub mod openb;
 pub mod pai;

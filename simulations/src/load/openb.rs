@@ -15,6 +15,7 @@ use std::sync::Arc;
 use berth_types::{GroupSpec, JobSpec, MILLI, Resources, RestartSpec};
 use berth_world::twin::{Cluster, End, Rigid, TraceJob, Truth};
 
+use super::go_random::GoRandom;
 use super::helios::MAX_GPUS;
 use super::{Builder, Limits, Loaded, Origin};
 use crate::input::{Column, Dialect, InputError, Place, Row, Source, Table};
@@ -25,6 +26,12 @@ const MAX_MILLICPU: u32 = 1 << 24;
 const MAX_MEM_MIB: u32 = 1 << 26;
 /// Time between two arrivals of a packing run. Only their order matters.
 const ARRIVAL_MS: u64 = 1_000;
+
+/// Pods of FGD's evaluation ask for so many tenths of the cluster.
+const TUNED_TENTHS: u64 = 13;
+/// Numbers that the published runs drew between the order of pods and the ranks of nodes: one for each of the
+/// scheduler's ten watches of the API server, which choose their timeouts from the same source.
+const WATCHES: usize = 10;
 
 /// A pod of a list.
 #[derive(Clone, Debug)]
@@ -95,6 +102,27 @@ impl Arrivals {
         })
     }
 
+    /// Takes the ranks of the published runs if these are the order and the ranks that FGD's simulator draws for this
+    /// seed when nothing else draws: in the published runs ten other numbers came in between, and only with them do
+    /// their figures come out, run by run. `list` are the pods by name, on a cluster of so many thousandths of GPUs.
+    /// True if ranks were replaced; an order or ranks of any other origin stay as they are.
+    pub fn as_published(&mut self, seed: u64, list: &[Arc<JobSpec>], milligpu: u64) -> bool {
+        let mut random = GoRandom::new(seed);
+        if draw_order(&mut random, list, milligpu, self.order.len()) != self.order {
+            return false;
+        }
+        let count = self.ranks.len();
+        let mut at_once = random.clone();
+        if at_once.permutation(count) != self.ranks {
+            return false;
+        }
+        (0..WATCHES).for_each(|_| {
+            random.draw();
+        });
+        self.ranks = random.permutation(count);
+        true
+    }
+
     /// Puts a cluster's nodes into the order of their ranks: policies prefer the node that registered first among equal
     /// ones.
     ///
@@ -119,6 +147,44 @@ impl Arrivals {
         ranked.sort_by_key(|(rank, _)| **rank);
         nodes.extend(ranked.into_iter().map(|(_, node)| node));
         Ok(())
+    }
+}
+
+/// The order of FGD's evaluation (Weng et al., USENIX ATC 2023, section 6.1): the list shuffled; then more of its pods,
+/// drawn one by one, until the next would ask for more than 130 % of the cluster, or fewer, if there were too many. Ends
+/// early beyond `most` pods.
+fn draw_order(
+    random: &mut GoRandom,
+    list: &[Arc<JobSpec>],
+    milligpu: u64,
+    most: usize,
+) -> Vec<usize> {
+    random.draw();
+    let mut order: Vec<usize> = (0..list.len()).collect();
+    random.shuffle(&mut order);
+    let asked = |pod: usize| list[pod].groups.first().map(|group| &group.resources);
+    let total_of = |pod| asked(pod).map_or(0, |resources| u64::from(resources.milligpu));
+    let mut total: u64 = order.iter().map(|&pod| total_of(pod)).sum();
+    let limit = milligpu * TUNED_TENTHS / 10;
+    if list.is_empty() || total == 0 {
+        return order;
+    }
+    while total > limit {
+        let pod = order.remove(random.below(order.len() as u32) as usize);
+        total -= total_of(pod);
+        if total <= limit {
+            return order;
+        }
+    }
+    loop {
+        let pod = random.below(list.len() as u32) as usize;
+        // The simulator looks at one GPU of the pod only, and so goes a little beyond.
+        let of_one = asked(pod).map_or(0, |r| u64::from(r.milligpu.min(MILLI)));
+        if total + of_one > limit || order.len() > most {
+            return order;
+        }
+        total += total_of(pod);
+        order.push(pod);
     }
 }
 

@@ -98,11 +98,12 @@ impl Packing {
     pub fn read(traces: &Path, list: &str, seed: u64) -> Result<Self, InputError> {
         let folder = traces.join("openb-2023");
         let orders = folder.join(format!("fgd_arrivals/openb_pod_list_{list}.tsv.gz"));
-        let arrivals = openb::Arrivals::read(Source::open(&orders)?, seed)?;
+        let mut arrivals = openb::Arrivals::read(Source::open(&orders)?, seed)?;
         let mut cluster = cluster::open("openb")?.cluster;
-        arrivals.arrange(&mut cluster)?;
         let pods = folder.join(format!("pods/openb_pod_list_{list}.csv.gz"));
         let loaded = openb::load_packing(Source::open(&pods)?, &arrivals)?;
+        arrivals.as_published(seed, &loaded.typical, cluster.milligpu());
+        arrivals.arrange(&mut cluster)?;
         Ok(Self {
             list: list.to_owned(),
             seed,
