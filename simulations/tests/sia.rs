@@ -10,7 +10,8 @@ use berth_sim::input::Source;
 use berth_sim::load::Limits;
 use berth_sim::load::sia::{Reading, read};
 use berth_sim::load::sia_profiles::{self, Applications, GPU_TYPES};
-use berth_sim::reproduce::sia::{cases, compare, rules};
+use berth_sim::reproduce::sia::{cases, compare, per_job, rules, setting};
+use berth_world::twin;
 use berth_world::twin::adaptive::Application;
 
 fn applications() -> Applications {
@@ -112,7 +113,7 @@ fn the_published_setting_comes_out_as_its_authors_measured() {
         }
         let (_, _, name) = rules(&case.policy).expect("it has rules");
         let mut policy = berth_policy::by_name(name).expect("it is listed");
-        let compared = compare(&case, reference, &mut *policy, &traces).expect("it runs");
+        let compared = compare(&case, reference, &mut *policy, 0, &traces).expect("it runs");
         for (figure, ours, theirs, off, holds) in compared.rows() {
             assert!(
                 holds,
@@ -124,6 +125,35 @@ fn the_published_setting_comes_out_as_its_authors_measured() {
             assert!(
                 compared.job_error.is_some_and(|error| error < 1e-3),
                 "{case:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn nobody_is_faster_than_a_job_alone() {
+    let Some(traces) = std::env::var_os("BERTH_TRACES").map(PathBuf::from) else {
+        eprintln!("skipped: set BERTH_TRACES to the folder of traces");
+        return;
+    };
+    for (case, reference) in cases(&traces).expect("the reference is there") {
+        let is_wanted = ["sia", "pollux", "sia-oracle"].contains(&case.policy.as_str());
+        if (case.setting.as_str(), case.workload.as_str()) != ("het64", "philly/workload-1")
+            || !is_wanted
+        {
+            continue;
+        }
+        let outcome = twin::alone(&setting(&case, &traces).expect("it can be read"));
+        let figures = outcome.figures("alone", &case.workload);
+        assert_eq!(figures.completed, 160);
+        assert!(
+            figures.avg_jct_s / 3600.0 < 0.5 * reference.avg_jct_h,
+            "{case:?}"
+        );
+        for (key, [ours, theirs, ..]) in per_job(&case, &outcome, &traces).expect("it is there") {
+            assert!(
+                ours <= theirs,
+                "{case:?} {key}: {ours} s alone, {theirs} s measured"
             );
         }
     }

@@ -6,9 +6,9 @@
 //! mixes GPU models keeps only the commonest.
 //!
 //! Deviations:
-//! - New solutions are looked for a few times and not a hundred times where there are hardly any left.
 //! - Ties between GPU models go to the scarcer one.
-//! - Jobs that are being launched or stopped are left out of the search, with their GPUs.
+//! - Jobs that are being launched or stopped are left out of the search, with their GPUs; so are running jobs whose speed
+//!   nobody knows.
 //! - Jobs of other shapes than one gang of single-GPU workers are left to the planner, behind the others.
 
 mod front;
@@ -16,7 +16,7 @@ mod pieces;
 mod problem;
 mod search;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use berth_core::insight::Configuration;
 use berth_core::policy::{Backfill, Policy, Proposal, View};
@@ -38,8 +38,9 @@ pub struct Pollux {
     power: f64,
     interval_ms: u64,
     last_ms: Option<u64>,
-    /// The last round's best solutions: rows by job.
-    solutions: Vec<BTreeMap<JobId, Genes>>,
+    /// The last round's best solutions, and whose their rows are.
+    solutions: Vec<Genes>,
+    order: Vec<JobId>,
     /// What each job was last given, piece by piece.
     given: BTreeMap<JobId, Genes>,
 }
@@ -51,6 +52,7 @@ impl Default for Pollux {
             interval_ms: 60_000,
             last_ms: None,
             solutions: Vec::new(),
+            order: Vec::new(),
             given: BTreeMap::new(),
         }
     }
@@ -82,15 +84,32 @@ impl Pollux {
         due
     }
 
-    /// The last round's solutions for today's jobs; what they have now if there are none.
+    /// The last round's solutions for today's jobs; what they have now if there are none. As in the artifact, rows go to the
+    /// jobs that are still there by rank: jobs that overtook each other change places.
     fn seeds(&self, jobs: &[&Managed<'_>], problem: &Problem) -> Vec<Genes> {
-        let nothing = vec![0; problem.nodes()];
-        let seed = |rows: &BTreeMap<JobId, Genes>| {
-            let row = |job: &&Managed<'_>| rows.get(&job.job.id).unwrap_or(&nothing).clone();
-            jobs.iter().flat_map(row).collect()
+        let nodes = problem.nodes();
+        let now: BTreeSet<JobId> = jobs.iter().map(|job| job.job.id).collect();
+        let before: BTreeSet<JobId> = self.order.iter().copied().collect();
+        let stayed = self
+            .order
+            .iter()
+            .enumerate()
+            .filter(|(_, job)| now.contains(job));
+        let from: Vec<usize> = stayed.map(|(row, _)| row).collect();
+        let known = jobs
+            .iter()
+            .enumerate()
+            .filter(|(_, job)| before.contains(&job.job.id));
+        let to: Vec<usize> = known.map(|(row, _)| row).collect();
+        let seed = |old: &Genes| {
+            let mut seed = vec![0; jobs.len() * nodes];
+            for (from, to) in from.iter().zip(&to) {
+                let row = &old[from * nodes..(from + 1) * nodes];
+                seed[to * nodes..(to + 1) * nodes].copy_from_slice(row);
+            }
+            seed
         };
-        let fits =
-            |rows: &&BTreeMap<JobId, Genes>| rows.values().all(|row| row.len() == problem.nodes());
+        let fits = |old: &&Genes| old.len() == self.order.len() * nodes;
         let seeds: Vec<Genes> = self.solutions.iter().filter(fits).map(seed).collect();
         if seeds.is_empty() {
             vec![problem.base.clone()]
@@ -118,17 +137,16 @@ impl Policy for Pollux {
         let mut jobs: Vec<&Managed<'_>> = fleet.jobs.iter().filter(|job| !job.pinned).collect();
         // Least served first: they keep contested GPUs.
         jobs.sort_by_key(|job| (attained(job, view.now_ms), job.job.submitted_ms));
-        let mut given = BTreeMap::new();
+        let mut given: BTreeMap<JobId, Genes> = BTreeMap::new();
         if !jobs.is_empty() && pieces.count() > 0 {
             let problem = self.problem(&fleet, &pieces, &jobs, view.now_ms);
             let seeds = self.seeds(&jobs, &problem);
             let solutions = search(&problem, seeds, &mut Dice::new(rng));
-            let by_job = |genes: &Genes| -> BTreeMap<JobId, Genes> {
-                let rows = genes.chunks_exact(problem.nodes()).map(<[u8]>::to_vec);
-                jobs.iter().map(|job| job.job.id).zip(rows).collect()
-            };
-            self.solutions = solutions.iter().map(by_job).collect();
-            given = self.solutions.first().cloned().unwrap_or_default();
+            let best = solutions.first().map_or(&[][..], Vec::as_slice);
+            let rows = best.chunks_exact(problem.nodes()).map(<[u8]>::to_vec);
+            given = jobs.iter().map(|job| job.job.id).zip(rows).collect();
+            self.order = jobs.iter().map(|job| job.job.id).collect();
+            self.solutions = solutions;
             given
                 .values_mut()
                 .for_each(|row| pieces.keep_commonest(row));

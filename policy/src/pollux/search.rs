@@ -11,8 +11,8 @@ use super::problem::{Dice, Genes, Problem};
 const POPULATION: usize = 100;
 const GENERATIONS: usize = 100;
 const CROSSED: f64 = 0.9;
-/// Tries to find new solutions before a generation stays smaller.
-const TRIES: usize = 4;
+/// Times that parents are paired for what a generation lacks of new solutions before it stays smaller.
+const TRIES: usize = 100;
 
 /// A solution.
 #[derive(Clone, Debug)]
@@ -38,17 +38,14 @@ pub(super) fn search(problem: &Problem, seeds: Vec<Genes>, dice: &mut Dice) -> V
             .collect();
         let mut offspring: Vec<Solution> = Vec::with_capacity(POPULATION);
         for _ in 0..TRIES {
-            while offspring.len() < POPULATION {
-                let before = offspring.len();
-                for genes in children(problem, &population, POPULATION - before, dice) {
-                    add(problem, genes, &mut known, &mut offspring);
-                }
-                if offspring.len() < before + (POPULATION - before) / 2 {
-                    break;
-                }
+            let missing = POPULATION - offspring.len();
+            for genes in children(problem, &population, missing, dice) {
+                add(problem, genes, &mut known, &mut offspring);
+            }
+            if offspring.len() == POPULATION {
+                break;
             }
         }
-        offspring.truncate(POPULATION);
         population.append(&mut offspring);
         population = survivors(population, dice);
     }
@@ -81,9 +78,10 @@ fn children(
     dice: &mut Dice,
 ) -> Vec<Genes> {
     let mut children = Vec::with_capacity(count + 1);
+    let mut lots = Lots::of(population.len());
     while children.len() < count {
-        let (a, b) = (tournament(population, dice), tournament(population, dice));
-        let (mut a, mut b) = (a.genes.clone(), b.genes.clone());
+        let mut winner = || tournament(&population[lots.draw(dice)], &population[lots.draw(dice)]);
+        let (mut a, mut b) = (winner().genes.clone(), winner().genes.clone());
         if dice.chance(CROSSED) {
             let at = dice.below(problem.jobs.len() as u32) as usize * problem.nodes();
             a[..at].swap_with_slice(&mut b[..at]);
@@ -98,10 +96,32 @@ fn children(
     children
 }
 
+/// Draws of whom to pair: everyone has a turn before anyone has another.
+struct Lots {
+    order: Vec<usize>,
+    next: usize,
+}
+
+impl Lots {
+    fn of(count: usize) -> Self {
+        Self {
+            order: (0..count).collect(),
+            next: count,
+        }
+    }
+
+    fn draw(&mut self, dice: &mut Dice) -> usize {
+        if self.next == self.order.len() {
+            dice.shuffle(&mut self.order);
+            self.next = 0;
+        }
+        self.next += 1;
+        self.order[self.next - 1]
+    }
+}
+
 /// The better of two: by dominance, then the lonelier.
-fn tournament<'p>(population: &'p [Solution], dice: &mut Dice) -> &'p Solution {
-    let mut draw = || &population[dice.below(population.len() as u32) as usize];
-    let (a, b) = (draw(), draw());
+fn tournament<'p>(a: &'p Solution, b: &'p Solution) -> &'p Solution {
     if dominates(b.values, a.values) {
         return b;
     }

@@ -13,11 +13,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::ensure;
-use berth_policy::registry;
 use clap::Args;
 
 use crate::experiment::run::tell;
-use crate::experiment::{Workload, WorkloadOptions};
+use crate::experiment::{Workload, WorkloadOptions, bounds};
 use crate::load::Format;
 use crate::output::{self, Interrupt};
 use markdown::Report;
@@ -33,7 +32,7 @@ pub struct CompareOptions {
     #[command(flatten)]
     pub workload: WorkloadOptions,
     /// Policies with commas between them, such as `fifo,las:queues=3,srtf`; the first one is what the others are
-    /// compared with.
+    /// compared with. Upper bounds as in `run`.
     #[arg(long, value_name = "A,B")]
     pub policies: String,
     /// How many seeds each policy runs with, from 0.
@@ -54,7 +53,7 @@ pub struct CompareOptions {
 pub fn run(options: &CompareOptions) -> anyhow::Result<ExitCode> {
     let policies = split(&options.policies);
     for policy in &policies {
-        registry::by_name(policy)?;
+        bounds::check(policy, options.workload.format)?;
     }
     ensure!(
         !policies.is_empty(),
@@ -73,7 +72,7 @@ pub fn run(options: &CompareOptions) -> anyhow::Result<ExitCode> {
     for policy in &policies[1..] {
         let next = match differ {
             true => Workload::open(&options.workload, policy)?,
-            false => workloads[0].clone(),
+            false => workloads[0].clone().under(policy),
         };
         workloads.push(next);
     }

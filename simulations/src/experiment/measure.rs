@@ -5,6 +5,7 @@ use std::time::Instant;
 use berth_core::policy::Policy;
 use berth_world::twin::{self, Outcome, Progress, TwinError};
 
+use super::bounds::Bound;
 use super::timed::Timed;
 use super::workload::Workload;
 
@@ -23,7 +24,8 @@ pub struct Measured {
     pub wall_s: f64,
 }
 
-/// Runs a workload under a policy and measures both.
+/// Runs a workload under a policy and measures both. If the workload is there for a bound, it goes by the bound's name;
+/// each job alone is no run, and asks no policy.
 ///
 /// # Errors
 /// As [`twin::run`].
@@ -37,10 +39,14 @@ pub fn measure(
     setting.seed = seed;
     let mut timed = Timed::new(policy);
     let begin = Instant::now();
-    let outcome = twin::run(&setting, &mut timed, watch)?;
+    let outcome = match &workload.bound {
+        Some((_, Bound::Alone)) => twin::alone(&setting),
+        _ => twin::run(&setting, &mut timed, watch)?,
+    };
     let wall_s = begin.elapsed().as_secs_f64();
+    let bound = workload.bound.as_ref();
     Ok(Measured {
-        policy: timed_name(&timed),
+        policy: bound.map_or_else(|| timed_name(&timed), |(name, _)| name.clone()),
         outcome,
         decision_ms_p50: timed.percentile_ms(50),
         decision_ms_p99: timed.percentile_ms(99),

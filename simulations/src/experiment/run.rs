@@ -3,10 +3,9 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use berth_policy::registry;
 use clap::Args;
 
-use super::{RunReport, Workload, WorkloadOptions, measure, report};
+use super::{RunReport, Workload, WorkloadOptions, bounds, measure, report};
 use crate::output::{self, Bar};
 
 /// One run.
@@ -15,7 +14,8 @@ pub struct RunOptions {
     /// What runs on what.
     #[command(flatten)]
     pub workload: WorkloadOptions,
-    /// The policy, by the name that masters are configured with.
+    /// The policy, by the name that masters are configured with; or an upper bound: `alone` (each job as if no other were
+    /// there), `sia-true` or `sia-oracle` (sia that knows all speeds beforehand).
     #[arg(long, value_name = "NAME")]
     pub policy: String,
     /// Where all randomness comes from. The same seed gives the same run.
@@ -37,7 +37,7 @@ pub struct RunOptions {
 /// # Errors
 /// If an input is not sound, the run breaks off, or an output cannot be written.
 pub fn run(options: &RunOptions) -> anyhow::Result<()> {
-    registry::by_name(&options.policy)?;
+    bounds::check(&options.policy, options.workload.format)?;
     for path in [&options.json, &options.per_job].into_iter().flatten() {
         output::check_writable(path)?;
     }

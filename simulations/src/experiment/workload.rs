@@ -7,10 +7,11 @@ use std::time::Duration;
 use anyhow::{bail, ensure};
 use berth_core::policy::Policy;
 use berth_policy::packing::Workload as Typical;
-use berth_policy::{NameError, by_name_for};
+use berth_policy::{Fifo, NameError, by_name_for};
 use berth_world::twin::{Cluster, Faults, Foresight, Rounds, Setting, Trace};
 use clap::{Args, ValueEnum};
 
+use super::bounds::Bound;
 use crate::cluster;
 use crate::input::Source;
 use crate::load::openb::Arrivals;
@@ -20,6 +21,10 @@ use crate::reproduce::sia;
 
 /// Highest factor on the arrival rate.
 const MAX_LOAD: f64 = 1e6;
+
+/// Said when an order's ranks are replaced.
+const RANKS: &str = "the order's node ranks are those that FGD's simulator draws if nothing else draws; the published \
+                     runs' are taken instead (docs/policies/fgd.md)";
 
 /// What runs on what.
 #[derive(Clone, Debug, Args)]
@@ -81,6 +86,8 @@ pub struct Workload {
     pub typical: Typical,
     /// What was left out when it was read, in words.
     pub notes: Vec<String>,
+    /// If it is no policy that is measured but a bound: its name, and which.
+    pub bound: Option<(String, Bound)>,
 }
 
 impl Workload {
@@ -96,9 +103,6 @@ impl Workload {
             options.load
         );
         let (mut cluster, faults) = open_cluster(options)?;
-        if let (Some(path), Some(seed)) = (&options.arrivals, options.arrival_seed) {
-            Arrivals::read(Source::open(path)?, seed)?.arrange(&mut cluster)?;
-        }
         let mut limits = Limits::of(&cluster);
         limits.skip_oversized = options.skip_oversized;
         let (reading, round) = match options.format {
@@ -117,11 +121,19 @@ impl Workload {
             "{}: no job that could be replayed; hint: is --format right?",
             options.trace.display()
         );
-        let notes = notes(&loaded);
+        let mut notes = notes(&loaded);
+        if let (Some(path), Some(seed)) = (&options.arrivals, options.arrival_seed) {
+            let mut arrivals = Arrivals::read(Source::open(path)?, seed)?;
+            if arrivals.as_published(seed, &loaded.typical, cluster.milligpu()) {
+                notes.push(RANKS.to_owned());
+            }
+            arrivals.arrange(&mut cluster)?;
+        }
         let typical = Typical::of(loaded.typical.iter().map(|spec| &**spec));
         let trace = scaled(loaded.trace, options.load, options.first);
         let mut workload = Self::of(cluster, trace);
         workload.notes = notes;
+        workload = workload.under(policy);
         workload.setting.faults = faults;
         workload.typical = typical;
         workload.packing = extras.arrivals.is_some();
@@ -137,12 +149,23 @@ impl Workload {
         Ok(workload)
     }
 
-    /// A policy by name, told what is known beforehand of the jobs.
+    /// The same for another policy or bound, if jobs behave under both alike.
+    pub fn under(mut self, policy: &str) -> Self {
+        self.bound = Bound::of(policy).map(|bound| (policy.to_owned(), bound));
+        self
+    }
+
+    /// A policy by name, told what is known beforehand of the jobs. Under a bound it is the policy behind it; if there is
+    /// none, one that is never asked.
     ///
     /// # Errors
     /// If there is none of this name.
     pub fn policy(&self, name: &str) -> Result<Box<dyn Policy>, NameError> {
-        by_name_for(name, &self.typical)
+        match Bound::of(name) {
+            Some(Bound::Knowing { policy }) => by_name_for(&policy, &self.typical),
+            Some(Bound::Alone) => Ok(Box::new(Fifo::default())),
+            None => by_name_for(name, &self.typical),
+        }
     }
 
     /// A trace on a cluster, rounds whenever something happens.
@@ -152,6 +175,7 @@ impl Workload {
             packing: false,
             typical: Typical::default(),
             notes: Vec::new(),
+            bound: None,
         }
     }
 }
@@ -163,6 +187,7 @@ fn sia_rules(policy: &str) -> (Reading, Option<Duration>) {
     let name = inner.split(':').next().unwrap_or(inner);
     let (reading, round_ms) = match sia::rules(name) {
         Ok((reading, round_ms, _)) => (reading, round_ms),
+        Err(_) if Bound::of(name).is_some() => (Reading::default(), 60_000),
         Err(_) => (Reading::as_asked(), 60_000),
     };
     (reading, Some(Duration::from_millis(round_ms)))

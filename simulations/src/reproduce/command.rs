@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::bail;
-use berth_policy::registry;
 use clap::{Args, ValueEnum};
 
 use super::table::{self, Band, Row, Verdict};
@@ -198,7 +197,7 @@ fn sia_tasks(traces: &Path, short: bool) -> anyhow::Result<Vec<Task<'_>>> {
     };
     let mut tasks: Vec<Task<'_>> = Vec::new();
     for (case, reference) in sia::cases(traces)? {
-        let published = ["sia", "gavel", "pollux"].contains(&case.policy.as_str());
+        let published = ["sia", "sia-oracle", "gavel", "pollux"].contains(&case.policy.as_str());
         let counts = case.setting == "het64" && workloads.contains(&case.workload.as_str());
         if !published || !counts || (short && case.policy == "pollux") {
             continue;
@@ -207,9 +206,7 @@ fn sia_tasks(traces: &Path, short: bool) -> anyhow::Result<Vec<Task<'_>>> {
         tasks.push((
             name,
             Box::new(move || {
-                let (_, _, policy) = sia::rules(&case.policy)?;
-                let mut policy = registry::by_name(policy)?;
-                let compared = sia::compare(&case, reference, policy.as_mut(), traces)?;
+                let compared = sia::measure(&case, reference, traces)?;
                 Ok(sia_rows(&compared))
             }),
         ));

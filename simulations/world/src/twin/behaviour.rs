@@ -25,12 +25,20 @@ use std::sync::Arc;
 use berth_core::insight::Insight;
 use berth_types::NodeId;
 
+use super::alone::Alone;
 use super::trace::{End, TraceJob};
 
 /// Makes behaviours: what a job is like, shared by all runs of it.
 pub trait Model: Debug + Send + Sync {
     /// The behaviour of this job from its submission on.
     fn begin(&self, job: &TraceJob) -> Box<dyn Behaviour>;
+
+    /// The job alone on a cluster, if it could have any of these at any time and changes cost nothing; `None` if it
+    /// cannot change as it goes.
+    fn alone(&self, job: &TraceJob, choices: &[Held]) -> Option<Alone> {
+        let _ = (job, choices);
+        None
+    }
 }
 
 /// What one job does, from its submission to its end, over all of its attempts.

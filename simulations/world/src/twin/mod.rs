@@ -18,6 +18,7 @@
 //! Start reading at [`behaviour`] (the seam between the engine and what jobs do), then `engine`.
 
 pub mod adaptive;
+mod alone;
 pub mod behaviour;
 mod checks;
 mod cluster;
@@ -37,6 +38,7 @@ mod setting;
 mod toil;
 mod trace;
 
+pub use alone::{Alone, alone};
 pub use behaviour::{Behaviour, Ended, Held, HeldNode, Model, Served, Spent, Stop};
 pub use cluster::{Cluster, GpuModel};
 pub use elastic::{Elastic, ElasticModel, StepTime};

@@ -1,5 +1,6 @@
 //! The twin: small workloads with known answers.
 
+mod alone;
 mod faults;
 mod lab;
 mod lanes;

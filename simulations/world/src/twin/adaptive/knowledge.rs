@@ -12,6 +12,10 @@ use berth_core::insight::{Configuration, Speed};
 use super::application::Application;
 use super::model::{Adaptive, Knowledge, Tuning};
 use super::profile::Profile;
+use crate::twin::alone::Alone;
+use crate::twin::behaviour::Held;
+use crate::twin::outcome::Ledger;
+use crate::twin::trace::End;
 
 /// Measured configurations, each once, with the model that explains them.
 #[derive(Clone, Debug, Default)]
@@ -108,45 +112,16 @@ impl Estimate {
             epoch,
         }
     }
-
-    /// Samples per second that count, at the best batch that the profile allows.
-    fn true_goodput(&self, configuration: &Configuration<'_>) -> Option<f64> {
-        let application = &self.job.application;
-        let index = application.profile_of(configuration.gpu_model)?;
-        let profile = &application.profiles[index];
-        let (nodes, workers) = (configuration.nodes.max(1), configuration.workers);
-        let placement = even(nodes, workers);
-        let curve = profile.curve(&placement)?;
-        let limits = BatchLimits {
-            most: application.most_batch(),
-            local_most: profile.local_most_on(&placement)?,
-            ..scheduler_limits(&self.job, profile)
-        };
-        let mut best: Option<f64> = None;
-        let mut last = None;
-        for batch in batches(&limits, workers) {
-            if last.replace(batch) == Some(batch) || batch.global(workers) > f64::from(limits.most)
-            {
-                continue;
-            }
-            let Some(time) = curve.at(batch.samples) else {
-                continue;
-            };
-            let compute_s = time.step_s - time.synchronise_s;
-            let iteration_s = time.step_s + f64::from(batch.accumulated) * compute_s;
-            let goodput = application.goodput(iteration_s, workers, batch, self.epoch);
-            if best.is_none_or(|best| goodput > best) {
-                best = Some(goodput);
-            }
-        }
-        best.map(|goodput| goodput * f64::from(application.first_batch()))
-    }
 }
 
 impl Speed for Estimate {
     fn goodput(&self, configuration: &Configuration<'_>) -> Option<f64> {
         match self.job.knowledge {
-            Knowledge::True => self.true_goodput(configuration),
+            Knowledge::True => {
+                // Samples per second that count.
+                let progress = true_goodput(&self.job, self.epoch, configuration)?;
+                Some(progress * f64::from(self.job.application.first_batch()))
+            }
             Knowledge::Learned | Knowledge::Seeded => self.learned.goodput(configuration),
         }
     }
@@ -161,6 +136,74 @@ impl Speed for Estimate {
         let iteration_s = time.step_s + f64::from(batch.accumulated) * compute_s;
         Some(1.0 / (iteration_s * application.slowdown.max(f64::MIN_POSITIVE)))
     }
+}
+
+/// Progress per second in an epoch at the best batch that the profile allows.
+fn true_goodput(job: &Adaptive, epoch: usize, configuration: &Configuration<'_>) -> Option<f64> {
+    let application = &job.application;
+    let profile = &application.profiles[application.profile_of(configuration.gpu_model)?];
+    let (nodes, workers) = (configuration.nodes.max(1), configuration.workers);
+    let placement = even(nodes, workers);
+    let curve = profile.curve(&placement)?;
+    let goodput = |batch: LocalBatch| {
+        let time = curve.at(batch.samples)?;
+        let compute_s = time.step_s - time.synchronise_s;
+        let iteration_s = time.step_s + f64::from(batch.accumulated) * compute_s;
+        Some(application.goodput(iteration_s, workers, batch, epoch))
+    };
+    if job.tuning == Tuning::Fixed {
+        return goodput(asked(job, profile, &placement)?);
+    }
+    let limits = BatchLimits {
+        most: application.most_batch(),
+        local_most: profile.local_most_on(&placement)?,
+        ..scheduler_limits(job, profile)
+    };
+    let mut tried: Vec<LocalBatch> = batches(&limits, workers).collect();
+    tried.dedup();
+    let allowed = tried
+        .into_iter()
+        .filter(|batch| batch.global(workers) <= f64::from(limits.most));
+    allowed.filter_map(goodput).max_by(f64::total_cmp)
+}
+
+/// The job with its best configuration and batch in each epoch, and one start.
+pub(super) fn alone(job: &Adaptive, choices: &[Held]) -> Option<Alone> {
+    let application = &job.application;
+    let mut alone = Alone {
+        run_ms: application.restart_ms,
+        end: End::Completed,
+        ledger: Ledger::default(),
+        gpu_models: Vec::new(),
+    };
+    for epoch in 0..application.epochs.len() {
+        let speed = |held: &Held| {
+            let first = held.nodes.first()?;
+            let configuration = Configuration {
+                gpu_model: &first.gpu_model,
+                nodes: held.nodes.len() as u32,
+                workers: held.workers.iter().sum(),
+            };
+            true_goodput(job, epoch, &configuration)
+        };
+        let known = choices.iter().filter_map(|held| Some((held, speed(held)?)));
+        let (held, goodput) = known.max_by(|a, b| a.1.total_cmp(&b.1))?;
+        let work = application.begins(epoch + 1) - application.begins(epoch);
+        if goodput <= 0.0 {
+            return None;
+        }
+        let useful_ms = (work / goodput * 1000.0).ceil() as u64;
+        alone.run_ms += useful_ms;
+        alone.ledger.useful += held.milligpu * useful_ms;
+        if epoch == 0 {
+            alone.ledger.restart += held.milligpu * application.restart_ms;
+        }
+        let model = held.nodes.first().map(|node| Arc::clone(&node.gpu_model));
+        alone
+            .gpu_models
+            .extend(model.filter(|model| !alone.gpu_models.contains(model)));
+    }
+    Some(alone)
 }
 
 /// The batch that the job was submitted with, on this placement.

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::application::Application;
 use super::job::AdaptiveJob;
-use crate::twin::behaviour::{Behaviour, Model};
+use super::knowledge::alone;
+use crate::twin::alone::Alone;
+use crate::twin::behaviour::{Behaviour, Held, Model};
 use crate::twin::trace::TraceJob;
 
 /// A training job that may change its batch with its GPUs.
@@ -51,5 +53,9 @@ pub enum Knowledge {
 impl Model for Adaptive {
     fn begin(&self, _job: &TraceJob) -> Box<dyn Behaviour> {
         Box::new(AdaptiveJob::new(self.clone()))
+    }
+
+    fn alone(&self, _job: &TraceJob, choices: &[Held]) -> Option<Alone> {
+        alone(self, choices)
     }
 }
