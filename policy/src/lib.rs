@@ -7,16 +7,15 @@
 //!
 //! Start reading at [`fifo`], the shortest one; [`registry`] finds them by name. Each policy is one file with its
 //! source and its deviations. What several share: [`options`] (settings behind a name), [`duration`] (how long jobs run,
-//! as far as is known), [`history`] (durations from jobs that ended), [`priors`] (speed and work from
-//! jobs of the same family), [`preempt`] (evictions by rank), [`fleet`] (shares for all jobs at
-//! once) and [`soft`]
-//! (rules around any policy that price evictions).
+//! as far as is known), [`history`] (durations from jobs that ended), [`estimates`] (which of the two), [`priors`] (speed
+//! and work from jobs of the same family), [`preempt`] (evictions by rank), [`fleet`] (shares for all jobs at once) and
+//! [`soft`] (rules around any policy that price evictions).
 
 pub mod best_fit_decreasing;
 pub mod duration;
+pub mod estimates;
 pub mod fifo;
 pub mod fleet;
-
 pub mod flow;
 pub mod gavel;
 pub mod history;

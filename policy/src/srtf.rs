@@ -6,8 +6,8 @@
 //! By default it is fit for clusters that serve people:
 //! - It does not preempt: a running job stays. Work that an eviction throws away has a price that this rule does not
 //!   know.
-//! - Remaining time is what is known of the duration (see [`duration::total_ms`]) less what earlier attempts ran, if a
-//!   checkpoint kept it. Jobs of unknown duration go last.
+//! - Remaining time is what is known of the duration, or predicted (see [`estimates`](crate::estimates)), less what
+//!   earlier attempts ran, if a checkpoint kept it. Jobs of unknown duration go last.
 //! - Plain SRTF starves long jobs for as long as short ones arrive. Jobs that have waited for [`AGED_MS`] therefore go
 //!   first, by arrival. So a job's wait is bounded by that, plus the time that those which aged before it need.
 //!
@@ -22,6 +22,7 @@ use berth_core::state::Job;
 use berth_types::JobId;
 use rand_chacha::ChaCha8Rng;
 
+use crate::estimates::Estimates;
 use crate::options::{NameError, Options};
 use crate::{duration, preempt};
 
@@ -32,14 +33,15 @@ pub const AGED_MS: u64 = 4 * 3_600_000;
 const LEAST_REMAINING_PERCENT: u64 = 5;
 
 /// Shortest remaining time first.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Srtf {
     preempts: bool,
     backfill: Backfill,
+    estimates: Estimates,
 }
 
 impl Srtf {
-    /// With settings: `preempt`, `backfill` (of no effect if it preempts).
+    /// With settings: `preempt`, `backfill` (of no effect if it preempts), `durations`.
     ///
     /// # Errors
     /// If one does not hold.
@@ -47,6 +49,7 @@ impl Srtf {
         Ok(Self {
             preempts: options.flag("preempt", false)?,
             backfill: options.backfill()?,
+            estimates: Estimates::with(options)?,
         })
     }
 }
@@ -60,13 +63,14 @@ impl Policy for Srtf {
     }
 
     fn propose(&mut self, view: &View, _rng: &mut ChaCha8Rng) -> Proposal {
+        self.estimates.observe(view);
         if self.preempts {
-            return preempting(view);
+            return preempting(view, &mut self.estimates);
         }
         let pending = view.state.pending.iter();
         let mut turns: Vec<Turn> = pending
             .filter_map(|key| view.state.jobs.get(&key.job))
-            .map(|job| turn(job, duration::total_ms(job, view), view.now_ms))
+            .map(|job| turn(job, self.estimates.total_ms(job, view), view.now_ms))
             .collect();
         turns.sort_unstable();
         Proposal {
@@ -79,14 +83,14 @@ impl Policy for Srtf {
 }
 
 /// Running and waiting jobs in one order; among equals those that run stay.
-fn preempting(view: &View) -> Proposal {
+fn preempting(view: &View, estimates: &mut Estimates) -> Proposal {
     let state = &view.state;
     let pending = state.pending.iter().map(|key| key.job);
     let all = pending.chain(state.active.iter().copied());
     let mut ranks: Vec<(Reverse<i32>, u64, bool, JobId)> = all
         .filter_map(|id| state.jobs.get(&id))
         .map(|job| {
-            let left_ms = duration::total_ms(job, view).map_or(u64::MAX, |total_ms| {
+            let left_ms = estimates.total_ms(job, view).map_or(u64::MAX, |total_ms| {
                 total_ms.saturating_sub(duration::worked_ms(job, view.now_ms))
             });
             (
