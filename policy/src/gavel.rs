@@ -13,6 +13,7 @@
 //!   went by, and GPUs are handed out in order of nodes, so that a job may span more nodes than it needs.
 //! - Jobs of other shapes than one gang of single-GPU workers are left to the planner, behind the others; elastic jobs get
 //!   their least size.
+//! - A running job whose speed nobody knows keeps what it has until it ends.
 //! - What jobs have received is the leader's memory: after a change of leader, counting begins anew.
 
 use std::collections::BTreeMap;

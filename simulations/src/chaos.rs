@@ -75,12 +75,26 @@ impl Campaign {
 /// Policies that think at intervals of minutes; a healed cluster is given less than that to make progress.
 const UNHURRIED: [&str; 4] = ["flow", "gavel", "pollux", "sia"];
 
+/// Beyond the names alone: those that evict, and those that go by what they learn.
+const WITH_SETTINGS: [&str; 6] = [
+    "srtf:preempt=yes",
+    "srtf:preempt=yes,durations=predicted",
+    "sjf:durations=predicted",
+    "las:queues=1/10,starvation=2",
+    "soft+las",
+    "soft+sia:interval=1",
+];
+
 /// One of the policies that masters can be configured with.
 pub fn policy(choice: u64) -> Box<dyn Policy> {
-    let count = registry::NAMES.len() as u64;
-    let name = registry::NAMES[usize::try_from(choice % count).unwrap_or(0)];
+    let known = registry::NAMES.into_iter().chain(WITH_SETTINGS);
+    let count = (registry::NAMES.len() + WITH_SETTINGS.len()) as u64;
+    let name = known
+        .cycle()
+        .nth(usize::try_from(choice % count).unwrap_or(0));
+    let name = name.unwrap_or(registry::NAMES[0]);
     let policy = match UNHURRIED.contains(&name) {
-        true => registry::by_name(&format!("{name}:interval=5")),
+        true => registry::by_name(&format!("{name}:interval=1")),
         false => registry::by_name(name),
     };
     policy.expect("every name listed is that of a policy, and these have an interval")

@@ -11,6 +11,7 @@
 //!   job without GPUs begins on the kind that there is most of.
 //! - Jobs that need not move stay where they are, since a move would cost a restart; the paper's simulator places all jobs
 //!   anew each round and does not charge for it.
+//! - A running job whose speed nobody knows keeps what it has until it ends.
 //! - Jobs of other shapes than one gang of single-GPU workers are left to the planner, behind the others.
 
 mod rows;
