@@ -163,7 +163,7 @@ impl Policy for Gavel {
         if !self.is_due(view.now_ms) {
             return proposal;
         }
-        let fleet = Fleet::of(view);
+        let fleet = Fleet::of(view).keeping_unknown();
         self.admit(&fleet);
         let rows = rows(&fleet);
         let capacity: Vec<u32> = fleet.kinds.iter().map(|kind| kind.gpus()).collect();

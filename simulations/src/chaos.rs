@@ -80,7 +80,7 @@ const WITH_SETTINGS: [&str; 6] = [
     "srtf:preempt=yes",
     "srtf:preempt=yes,durations=predicted",
     "sjf:durations=predicted",
-    "las:queues=1/10,starvation=2",
+    "las:queues=10/100",
     "soft+las",
     "soft+sia:interval=1",
 ];

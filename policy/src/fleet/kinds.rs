@@ -39,8 +39,7 @@ pub struct Managed<'a> {
     pub bounds: (u32, u32),
     /// What it holds now: index of the kind, and GPUs by node.
     pub held: Option<Held>,
-    /// True if it must stay as it is: it is being launched or stopped, waits for its reserved place, or backs off; or it
-    /// runs and nobody knows how fast it would be elsewhere, so that no change has a known gain.
+    /// True if it must stay as it is: it is being launched or stopped, waits for its reserved place, or backs off.
     pub pinned: bool,
 }
 
@@ -114,6 +113,16 @@ impl<'a> Fleet<'a> {
             fleet.withdraw(node, gpu);
         }
         fleet
+    }
+
+    /// The same, with running jobs pinned of which nobody knows how fast they would be elsewhere: no change would have a
+    /// known gain.
+    pub fn keeping_unknown(mut self) -> Self {
+        for job in &mut self.jobs {
+            let is_known = job.insight.is_some_and(|insight| insight.speed.is_some());
+            job.pinned |= job.held.is_some() && !is_known;
+        }
+        self
     }
 
     /// Index of a job.
@@ -223,9 +232,7 @@ fn managed<'a>(
         }
     };
     let insight = view.insights.get(&job.id);
-    let is_unknown = insight.is_none_or(|insight| insight.speed.is_none());
-    let pinned = (held.is_some() && is_unknown)
-        || view.state.reservations.contains_key(&job.id)
+    let pinned = view.state.reservations.contains_key(&job.id)
         || job.not_before_ms > view.now_ms
         || (job.attempt.as_ref())
             .is_some_and(|attempt| !matches!(attempt.phase, AttemptPhase::Running));

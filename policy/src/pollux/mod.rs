@@ -132,7 +132,7 @@ impl Policy for Pollux {
         if !self.is_due(view.now_ms) {
             return proposal;
         }
-        let fleet = Fleet::of(view);
+        let fleet = Fleet::of(view).keeping_unknown();
         let pieces = Pieces::of(&fleet);
         let mut jobs: Vec<&Managed<'_>> = fleet.jobs.iter().filter(|job| !job.pinned).collect();
         // Least served first: they keep contested GPUs.

@@ -102,7 +102,7 @@ impl Policy for Sia {
         if !self.is_due(view.now_ms) {
             return proposal;
         }
-        let mut fleet = Fleet::of(view);
+        let mut fleet = Fleet::of(view).keeping_unknown();
         // What has just been moved is given the time to begin.
         for job in &mut fleet.jobs {
             job.pinned |= job.insight.is_some_and(|insight| insight.starting);
