@@ -196,6 +196,7 @@ fn view(case: Case) -> View {
         now_ms: NOW_MS,
         state,
         insights: Insights::new(),
+        pools: Arc::default(),
     }
 }
 

@@ -59,6 +59,7 @@ impl Policy for BestFitDecreasing {
         Proposal {
             bundles,
             backfill: Backfill::BehindReservation,
+            ..Proposal::default()
         }
     }
 }

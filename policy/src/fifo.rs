@@ -8,7 +8,7 @@
 //! Starvation: none within a priority. Every job becomes the head of the queue once those before it have started, and
 //! the head's wait is bounded by the planner's promise. With `backfill=greedy` large jobs can starve.
 
-use berth_core::policy::{Backfill, Policy, Proposal, ProposedBundle, View};
+use berth_core::policy::{Backfill, Policy, Proposal, Rest, View};
 use rand_chacha::ChaCha8Rng;
 
 use crate::options::{NameError, Options};
@@ -35,14 +35,12 @@ impl Policy for Fifo {
         "fifo"
     }
 
-    /// All pending jobs in order: about 100 ns each, so no window is needed at the design point of 100,000. The
-    /// planner looks at a request shape once, however many jobs share it.
-    fn propose(&mut self, view: &View, _rng: &mut ChaCha8Rng) -> Proposal {
+    /// The queue's own order is this policy's, so a round costs what kinds of requests wait, not what jobs do.
+    fn propose(&mut self, _view: &View, _rng: &mut ChaCha8Rng) -> Proposal {
         Proposal {
-            bundles: (view.state.pending.iter())
-                .map(|key| ProposedBundle::start(key.job))
-                .collect(),
+            rest: Rest::InTurn,
             backfill: self.backfill,
+            ..Proposal::default()
         }
     }
 }

@@ -9,8 +9,9 @@
 //! source and its deviations. What several share: [`options`] (settings behind a name), [`duration`] (how long jobs run,
 //! as far as is known), [`history`] (durations from jobs that ended), [`estimates`] (which of the two), [`priors`] (speed
 //! and work from jobs of the same family), [`preempt`] (evictions by rank), [`fleet`] (shares for all jobs at once) and
-//! [`soft`] (rules around any policy that price evictions).
+//! [`soft`] (rules around any policy that price evictions). [`autoscale`] puts sizes of pools around any policy.
 
+pub mod autoscale;
 pub mod best_fit_decreasing;
 pub mod duration;
 pub mod estimates;
@@ -32,6 +33,7 @@ pub mod sjf;
 pub mod soft;
 pub mod srtf;
 
+pub use autoscale::Autoscale;
 pub use best_fit_decreasing::BestFitDecreasing;
 pub use fifo::Fifo;
 pub use flow::Flow;

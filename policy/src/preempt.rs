@@ -62,6 +62,7 @@ pub fn by_rank(view: &View, ranked: &[JobId], why: &str) -> Proposal {
     Proposal {
         bundles,
         backfill: Backfill::Greedy,
+        ..Proposal::default()
     }
 }
 

@@ -99,6 +99,7 @@ impl Policy for Qssf {
                 .map(|&(.., job)| ProposedBundle::start(job))
                 .collect(),
             backfill: self.backfill,
+            ..Proposal::default()
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Policies by name, as a configuration names them: `NAME`, `NAME:KEY=VALUE,...`, or either behind `soft+`.
+//! Policies by name, as a configuration names them: `NAME`, `NAME:KEY=VALUE,...`, or either behind `soft+` or
+//! `autoscale+`.
 
 use berth_core::policy::{Policy, Proposal, View};
 use rand_chacha::ChaCha8Rng;
@@ -7,7 +8,9 @@ use crate::options::{NameError, Options};
 use crate::packing::{
     BestFit, DotProduct, Fgd, GpuClustering, GpuPacking, Packer, Random, Workload,
 };
-use crate::{BestFitDecreasing, Fifo, Flow, Gavel, Las, Pollux, Qssf, Sia, Sjf, Soft, Srtf};
+use crate::{
+    Autoscale, BestFitDecreasing, Fifo, Flow, Gavel, Las, Pollux, Qssf, Sia, Sjf, Soft, Srtf,
+};
 
 /// Makes a policy of its settings.
 type Make = fn(&mut Options) -> Result<Box<dyn Policy>, NameError>;
@@ -34,8 +37,18 @@ const POLICIES: [(&str, Make); 16] = [
     ("flow", |options| Ok(Box::new(Flow::with(options)?))),
 ];
 
-/// Puts the rules of [`Soft`] around a policy.
-const SOFT: &str = "soft+";
+/// Makes a policy of another one, its whole name and its settings.
+type Wrap = fn(Box<dyn Policy>, &str, &mut Options) -> Result<Box<dyn Policy>, NameError>;
+
+/// What can stand in front of a policy's name, with `+` in between.
+const WRAPPERS: [(&str, Wrap); 2] = [
+    ("soft", |inner, name, options| {
+        Ok(Box::new(Soft::with(inner, name, options)?))
+    }),
+    ("autoscale", |inner, name, options| {
+        Ok(Box::new(Autoscale::with(inner, name, options)?))
+    }),
+];
 
 /// Names of all policies, without settings.
 pub const NAMES: [&str; POLICIES.len()] = {
@@ -53,11 +66,11 @@ pub const NAMES: [&str; POLICIES.len()] = {
 /// # Errors
 /// If there is none, or a setting does not hold.
 pub fn by_name(text: &str) -> Result<Box<dyn Policy>, NameError> {
-    if let Some((settings, inner)) = soft(text) {
+    if let Some((wrap, settings, inner)) = wrapped(text) {
         let (_, mut options) = Options::parse(settings)?;
-        let soft = Soft::with(by_name(inner)?, text, &mut options)?;
+        let policy = wrap(by_name(inner)?, text, &mut options)?;
         options.finish()?;
-        return Ok(Box::new(soft));
+        return Ok(policy);
     }
     let (name, mut options) = Options::parse(text)?;
     let Some((_, make)) = POLICIES.iter().find(|(known, _)| *known == name) else {
@@ -106,11 +119,12 @@ impl Policy for Named {
     }
 }
 
-/// The wrapper's settings and what it wraps: `soft+NAME` or `soft:KEY=VALUE,...+NAME`.
-fn soft(text: &str) -> Option<(&str, &str)> {
+/// A wrapper, its settings and what it wraps: `soft+NAME` or `soft:KEY=VALUE,...+NAME`.
+fn wrapped(text: &str) -> Option<(Wrap, &str, &str)> {
     let (outer, inner) = text.split_once('+')?;
-    let is_soft = outer == SOFT.trim_end_matches('+') || outer.starts_with("soft:");
-    is_soft.then_some((outer, inner))
+    let name = outer.split(':').next().unwrap_or(outer);
+    let (_, wrap) = WRAPPERS.iter().find(|(known, _)| *known == name)?;
+    Some((*wrap, outer, inner))
 }
 
 fn nearest(name: &str) -> &'static str {
@@ -130,8 +144,10 @@ mod tests {
             assert_eq!(by_name(name).expect("it is listed").name(), name);
         }
         for name in NAMES {
-            let soft = format!("soft+{name}");
-            assert_eq!(by_name(&soft).expect("it can be wrapped").name(), soft);
+            for wrapper in ["soft", "autoscale", "autoscale:idle=0+soft"] {
+                let whole = format!("{wrapper}+{name}");
+                assert_eq!(by_name(&whole).expect("it can be wrapped").name(), whole);
+            }
         }
     }
 

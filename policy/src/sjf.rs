@@ -57,6 +57,7 @@ impl Policy for Sjf {
                 .map(|&(.., job)| ProposedBundle::start(job))
                 .collect(),
             backfill: self.backfill,
+            ..Proposal::default()
         }
     }
 }

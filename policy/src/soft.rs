@@ -92,7 +92,8 @@ impl Policy for Soft {
     }
 
     fn propose(&mut self, view: &View, rng: &mut ChaCha8Rng) -> Proposal {
-        let Proposal { bundles, backfill } = self.inner.propose(view, rng);
+        let mut proposal = self.inner.propose(view, rng);
+        let bundles = std::mem::take(&mut proposal.bundles);
         let evicts = |bundle: &ProposedBundle| {
             let evicting =
                 |action: &Action| matches!(action, Action::Stop(_) | Action::Resize { .. });
@@ -110,10 +111,8 @@ impl Policy for Soft {
             });
             soft.extend(starts);
         }
-        Proposal {
-            bundles: soft,
-            backfill,
-        }
+        proposal.bundles = soft;
+        proposal
     }
 }
 

@@ -78,6 +78,7 @@ impl Policy for Srtf {
                 .map(|&(.., job)| ProposedBundle::start(job))
                 .collect(),
             backfill: self.backfill,
+            ..Proposal::default()
         }
     }
 }

@@ -75,6 +75,7 @@ impl Cluster {
             now_ms: self.now_ms,
             state: self.state.clone(),
             insights: Insights::new(),
+            pools: Arc::default(),
         }
     }
 

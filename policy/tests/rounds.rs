@@ -88,6 +88,7 @@ impl Cluster {
             now_ms: self.now_ms,
             state: self.state.clone(),
             insights: self.insights.clone(),
+            pools: Arc::default(),
         };
         decide(policy, &view, &PlanLimits::default())
     }

@@ -22,8 +22,8 @@ fn main() -> ExitCode {
 fn command(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Chaos(options) => run_chaos(&options),
-        Command::Run(options) => done(experiment::run::run(&options)),
-        Command::Replay(options) => done(experiment::replay::run(&options)),
+        Command::Run(options) => experiment::run::run(&options),
+        Command::Replay(options) => experiment::replay::run(&options),
         Command::Compare(options) => compare::run(&options),
         Command::Reproduce(options) => reproduce::command::run(&options),
         Command::Describe(options) => done(describe::run(&options)),

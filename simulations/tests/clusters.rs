@@ -18,6 +18,9 @@ name = "big"
 gpu = "a100"
 nodes = 3
 max_nodes = 9
+min_nodes = 1
+quota_nodes = 7
+boot_denied = 0.25
 gpus_per_node = 4
 nvlink_gpus = 2
 cpus = 96
@@ -56,6 +59,15 @@ fn pools_become_nodes_with_gpus_racks_and_labels() {
     assert_eq!(labels, ["pod=pod1", "pool=big", "zone=north"]);
     let pool = &file.pools[0];
     assert_eq!((pool.nodes.clone(), pool.max_nodes), (0..3, 9));
+    let later: Vec<&str> = file.cluster.later.iter().map(|n| n.name.as_str()).collect();
+    assert_eq!((later[0], later.len()), ("big-0003", 6));
+    assert_eq!(
+        file.cluster.later[0].rack, "rack2",
+        "behind those that are there"
+    );
+    let rules = &file.cluster.pools[0];
+    assert_eq!((rules.min_nodes, rules.quota_nodes), (1, Some(7)));
+    assert_eq!((rules.boot_ms, rules.denied_per_mille), (180_000, 250));
     assert_eq!((pool.boot_delay_ms, pool.mtbf_ms), (180_000, 2_592_000_000));
 }
 
@@ -70,7 +82,7 @@ fn what_is_wrong_is_told_with_its_line_and_key() {
         (
             "gpus_per_node = 4",
             "gpus_per_nod = 4",
-            "17: key `pools[0].gpus_per_nod`: unknown key; hint: did you mean `gpus_per_node`?",
+            "20: key `pools[0].gpus_per_nod`: unknown key; hint: did you mean `gpus_per_node`?",
         ),
         (
             "nodes = 3",
@@ -86,7 +98,7 @@ fn what_is_wrong_is_told_with_its_line_and_key() {
         (
             "\"1TiB\"",
             "\"1 elephant\"",
-            "20: key `pools[0].memory`: `1 elephant` is not possible",
+            "23: key `pools[0].memory`: `1 elephant` is not possible",
         ),
         (
             "\"3m\"",

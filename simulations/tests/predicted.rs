@@ -77,7 +77,7 @@ fn under(policy: &str, foresight: Foresight) -> Outcome {
     setting.checks = true;
     setting.foresight = foresight;
     let mut policy = by_name(policy).expect("it is a policy");
-    run(&setting, &mut *policy, &mut |_| {}).expect("it runs")
+    run(&setting, &mut *policy, &mut berth_world::twin::unwatched).expect("it runs")
 }
 
 /// Keys in the order of the ends.

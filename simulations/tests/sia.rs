@@ -41,6 +41,20 @@ fn load(rows: &str, reading: &Reading) -> Result<Vec<(String, u32, u32)>, String
     Ok(sizes.collect())
 }
 
+proptest::proptest! {
+    #[test]
+    fn no_bytes_make_the_loader_panic(bytes: Vec<u8>, at in 0usize..100) {
+        let mut mixed = b"name,time,application,num_replicas,batch_size\na,1,cifar10,8,512\n".to_vec();
+        let at = at.min(mixed.len());
+        let to = (at + bytes.len() / 2).min(mixed.len());
+        mixed.splice(at..to, bytes.iter().copied());
+        for bytes in [mixed, bytes] {
+            let source = Source::memory("workload.csv", bytes).expect("memory can be read");
+            let _ = read(source, &applications(), &Limits::none(), &Reading::default());
+        }
+    }
+}
+
 #[test]
 fn jobs_are_elastic_unless_the_policy_cannot_resize() {
     let row = "cifar10-0,107,cifar10,8,512\n";

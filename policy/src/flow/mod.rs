@@ -124,8 +124,8 @@ impl Policy for Flow {
 
     fn propose(&mut self, view: &View, _rng: &mut ChaCha8Rng) -> Proposal {
         let mut proposal = Proposal {
-            bundles: Vec::new(),
             backfill: Backfill::Greedy,
+            ..Proposal::default()
         };
         self.worth.observe(view);
         if !self.is_due(view.now_ms) {

@@ -346,6 +346,7 @@ impl<R: Rule> Policy for Packer<R> {
                 .map(bundle)
                 .collect(),
             backfill: Backfill::BehindReservation,
+            ..Proposal::default()
         }
     }
 }

@@ -98,6 +98,7 @@ impl Policy for Sia {
         let mut proposal = Proposal {
             bundles: Vec::new(),
             backfill: Backfill::Greedy,
+            ..Proposal::default()
         };
         if !self.is_due(view.now_ms) {
             return proposal;

@@ -21,6 +21,6 @@ pub mod replica;
 pub mod state;
 
 pub use command::{Bundle, Command, Eviction, LogEntry, Start};
-pub use policy::{Action, Backfill, Proposal, View};
+pub use policy::{Action, Backfill, Pool, Proposal, Rest, View};
 pub use replica::{Effect, Input, Replica, ReplicaConfig};
 pub use state::State;

@@ -3,7 +3,10 @@
 //! A policy reads a [`View`] and answers with a [`Proposal`]. It never changes state and never sees the log. What the
 //! proposal leaves open (GPU slots), the [planner](crate::planner) fills in; what it gets wrong, the planner refuses.
 
-use berth_types::{JobId, TaskPlacement};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use berth_types::{JobId, NodeSpec, TaskPlacement};
 use rand_chacha::ChaCha8Rng;
 
 use crate::insight::Insights;
@@ -31,6 +34,34 @@ pub struct View {
     pub state: State,
     /// What is known or believed about jobs beyond their records; a job without an entry is unknown.
     pub insights: Insights,
+    /// Pools whose size can be changed, by name; empty where nobody could change one.
+    pub pools: Arc<[Pool]>,
+}
+
+/// Label that names a node's pool.
+pub const POOL_LABEL: &str = "pool";
+
+/// Equal nodes of which there can be more or fewer. A node belongs to the pool that its label [`POOL_LABEL`] names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pool {
+    /// Its name.
+    pub name: String,
+    /// A node of it as it registers, but for its name.
+    pub node: Arc<NodeSpec>,
+    /// Nodes that there are, those under repair included.
+    pub nodes: u32,
+    /// Nodes that were granted and are on their way.
+    pub coming: u32,
+    /// Fewest nodes that it may have.
+    pub min_nodes: u32,
+    /// Most nodes that it may have.
+    pub max_nodes: u32,
+    /// From asking for a node to its registration.
+    pub boot_ms: u64,
+    /// What a node costs for an hour, in whatever currency; comparable between pools.
+    pub price_per_hour: f64,
+    /// A request was denied; the next one is made no earlier than this. 0 if none was denied lately.
+    pub denied_until_ms: u64,
 }
 
 /// What should run, in order of importance.
@@ -38,8 +69,26 @@ pub struct View {
 pub struct Proposal {
     /// Tried in order; each is an atomic unit.
     pub bundles: Vec<ProposedBundle>,
+    /// What comes after the bundles.
+    pub rest: Rest,
     /// What to do about pending jobs behind one that does not fit.
     pub backfill: Backfill,
+    /// How many nodes pools should have, by name. A target holds until another one is given; a pool that was never named
+    /// stays as it is. Targets outside a pool's bounds are cut to them, and no node is taken from a job.
+    pub pools: BTreeMap<String, u32>,
+    /// When the policy wants to be asked again even if nothing happens until then.
+    pub wake_ms: Option<u64>,
+}
+
+/// What a proposal says of pending jobs that are in none of its bundles.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rest {
+    /// They are not looked at.
+    #[default]
+    Nothing,
+    /// They start in the order of [`State::pending`] at the largest size that fits. Says the same as a bundle for each
+    /// of them, and costs what kinds of requests there are instead of what jobs there are.
+    InTurn,
 }
 
 /// Actions that belong together, with their reason.

@@ -38,6 +38,7 @@ impl berth_core::policy::Policy for Fifo {
         Proposal {
             bundles,
             backfill: Backfill::BehindReservation,
+            ..Proposal::default()
         }
     }
 }

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
+use berth_core::policy::POOL_LABEL;
 use berth_types::{GpuInfo, MILLI, NodeSpec};
-use berth_world::twin::{Cluster, Faults, GpuModel, NodeFaults};
+use berth_world::twin::{Cluster, Faults, GpuModel, NodeFaults, PoolRules};
 
 use super::listing::Listing;
 use super::section::{Document, Section};
@@ -41,8 +42,12 @@ pub struct Pool {
     pub name: String,
     /// Its nodes in [`Cluster::nodes`].
     pub nodes: Range<usize>,
+    /// Fewest nodes that it can be shrunk to; as many as there are if it cannot.
+    pub min_nodes: u64,
     /// Most nodes that it can be grown to; as many as there are if it cannot.
     pub max_nodes: u64,
+    /// Most nodes that the provider grants; as many as are asked for if nothing is said.
+    pub quota_nodes: Option<u64>,
     /// A node of it, without a name.
     pub node: NodeSpec,
     /// From asking for a node to its registration, in milliseconds.
@@ -85,6 +90,8 @@ impl ClusterFile {
             cluster: Cluster {
                 name,
                 nodes: Vec::new(),
+                later: Vec::new(),
+                pools: Vec::new(),
                 gpu_models: (models.iter())
                     .map(|(name, model)| (name.clone(), GpuModel { speed: model.speed }))
                     .collect(),
@@ -98,7 +105,9 @@ impl ClusterFile {
         for section in listings {
             built.add_listing(section, &models)?;
         }
-        for (index, node) in (0..).zip(&mut built.cluster.nodes) {
+        built.add_later();
+        let Cluster { nodes, later, .. } = &mut built.cluster;
+        for (index, node) in (0..).zip(nodes.iter_mut().chain(later)) {
             built.wiring.place(index, node);
         }
         built.check(&Place::file(&file), nothing)?;
@@ -113,7 +122,7 @@ impl ClusterFile {
                 fails_every_ms: pool.mtbf_ms,
                 repair_ms: pool.repair_ms,
                 boot_ms: pool.boot_delay_ms,
-                denied_per_mille: (pool.boot_denied * 1_000.0).round() as u32,
+                denied_per_mille: pool.denied_per_mille(),
                 retry_ms: DENIED_RETRY_MS,
                 ..NodeFaults::default()
             };
@@ -122,6 +131,27 @@ impl ClusterFile {
             faults.by_node.extend(named);
         }
         faults
+    }
+
+    /// Nodes that pools can grow by, and the rules by which they come and go.
+    fn add_later(&mut self) {
+        for pool in &self.pools {
+            let there = pool.nodes.len() as u64;
+            for number in there..pool.max_nodes {
+                let node = named(&pool.node, format!("{}-{number:04}", pool.name));
+                self.cluster.later.push(node);
+            }
+            let count = |nodes: u64| u32::try_from(nodes).unwrap_or(u32::MAX);
+            self.cluster.pools.push(PoolRules {
+                name: pool.name.clone(),
+                min_nodes: count(pool.min_nodes),
+                quota_nodes: pool.quota_nodes.map(count),
+                boot_ms: pool.boot_delay_ms,
+                denied_per_mille: pool.denied_per_mille(),
+                retry_ms: DENIED_RETRY_MS,
+                price_per_hour: pool.price_per_hour,
+            });
+        }
     }
 
     fn add_pool(
@@ -188,16 +218,18 @@ impl ClusterFile {
             self.cluster.nodes.push(node);
         }
         self.pools[index].nodes = first..self.cluster.nodes.len();
-        self.pools[index].max_nodes = self.pools[index].nodes.len() as u64;
+        let listed = self.pools[index].nodes.len() as u64;
+        let pool = &mut self.pools[index];
+        (pool.min_nodes, pool.max_nodes) = (listed, listed);
         Ok(())
     }
 
     fn check(&self, place: &Place, nothing: InputError) -> Result<(), InputError> {
-        if self.cluster.nodes.is_empty() {
+        if self.cluster.all_nodes().next().is_none() {
             return Err(nothing);
         }
         let mut names = BTreeSet::new();
-        for node in &self.cluster.nodes {
+        for node in self.cluster.all_nodes() {
             if !names.insert(node.name.as_str()) {
                 let what = format!("node `{}` is there twice", node.name);
                 return Err(place.clone().error(what, "each node has its own name"));
@@ -248,12 +280,14 @@ impl Pool {
         if let Some(partition) = section.text("partition")? {
             labels.insert("partition".into(), partition);
         }
-        labels.insert("pool".into(), name.clone());
+        labels.insert(POOL_LABEL.into(), name.clone());
         let pool = Self {
             nodes: 0..0,
+            min_nodes: section.count("min_nodes", 0..=count)?.unwrap_or(count),
             max_nodes: section
                 .count("max_nodes", count..=MAX_NODES)?
                 .unwrap_or(count),
+            quota_nodes: section.count("quota_nodes", 0..=MAX_NODES)?,
             node: NodeSpec {
                 labels,
                 millicpu: (cpus * f64::from(MILLI)).round() as u32,
@@ -273,6 +307,10 @@ impl Pool {
         };
         section.finish()?;
         Ok((pool, count))
+    }
+
+    fn denied_per_mille(&self) -> u32 {
+        (self.boot_denied * 1_000.0).round() as u32
     }
 }
 

@@ -29,4 +29,4 @@ mod wiring;
 
 pub use file::{ClusterFile, Pool};
 pub use shipped::{NAMES, open, read};
-pub use wiring::{Bandwidth, Wiring};
+pub use wiring::Wiring;

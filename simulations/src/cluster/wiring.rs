@@ -7,11 +7,9 @@ use crate::input::InputError;
 
 /// Most of anything below one of the next layer.
 const MOST: u64 = 1 << 20;
-/// Fastest link that is believed, in Gbit/s.
-const FASTEST: f64 = 1e6;
 
 /// How nodes are wired. A count of 0 means that this layer is not described.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wiring {
     /// Nodes below one top-of-rack switch.
     pub nodes_per_rack: u64,
@@ -19,21 +17,6 @@ pub struct Wiring {
     pub racks_per_pod: u64,
     /// Pods below one spine (core) switch.
     pub pods_per_spine: u64,
-    /// What links carry.
-    pub bandwidth: Bandwidth,
-}
-
-/// What a node can send to another one, by what lies between them, in Gbit/s; 0 if unknown.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Bandwidth {
-    /// Between GPUs of one NVLink group.
-    pub nvlink_gbps: f64,
-    /// Between nodes of a rack.
-    pub rack_gbps: f64,
-    /// Between racks of a pod.
-    pub pod_gbps: f64,
-    /// Between pods.
-    pub spine_gbps: f64,
 }
 
 impl Wiring {
@@ -50,23 +33,11 @@ impl Wiring {
         if pods > 0 && racks == 0 {
             return Err(section.missing("racks_per_pod", "pods have a size before spines do"));
         }
-        let mut gbps = |key| {
-            section
-                .number(key, 0.0..=FASTEST)
-                .map(Option::unwrap_or_default)
-        };
-        let bandwidth = Bandwidth {
-            nvlink_gbps: gbps("nvlink_gbps")?,
-            rack_gbps: gbps("rack_gbps")?,
-            pod_gbps: gbps("pod_gbps")?,
-            spine_gbps: gbps("spine_gbps")?,
-        };
         section.finish()?;
         Ok(Self {
             nodes_per_rack: nodes,
             racks_per_pod: racks,
             pods_per_spine: pods,
-            bandwidth,
         })
     }
 

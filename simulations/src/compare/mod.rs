@@ -18,12 +18,9 @@ use clap::Args;
 use crate::experiment::run::tell;
 use crate::experiment::{Workload, WorkloadOptions, bounds};
 use crate::load::Format;
-use crate::output::{self, Interrupt};
+use crate::output::{self, INTERRUPTED, Interrupt};
 use markdown::Report;
 use runs::{Run, RunFailed};
-
-/// Exit code after Ctrl-C: 128 and the signal's number.
-const INTERRUPTED: u8 = 130;
 
 /// What to compare.
 #[derive(Clone, Debug, Args)]

@@ -149,10 +149,7 @@ impl Plan<'_> {
         let mut policy = workload.policy(name).map_err(|error| error.to_string())?;
         workload.setting.timeline = seed == 0;
         let measured = measure(&workload, policy.as_mut(), seed, &mut |_| {
-            if interrupt.pressed() {
-                // The only way out of a run that nobody waits for any more.
-                std::panic::resume_unwind(Box::new("interrupted"));
-            }
+            interrupt.control()
         });
         let measured = measured.map_err(|error| error.to_string())?;
         let ended = measured.outcome.jobs.iter().filter(|job| {

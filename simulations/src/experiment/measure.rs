@@ -1,5 +1,6 @@
 //! Runs the twin and looks at the clock.
 
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use berth_core::policy::Policy;
@@ -33,7 +34,7 @@ pub fn measure(
     workload: &Workload,
     policy: &mut dyn Policy,
     seed: u64,
-    watch: &mut dyn FnMut(Progress),
+    watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Measured, TwinError> {
     let mut setting = workload.setting.clone();
     setting.seed = seed;

@@ -1,6 +1,7 @@
 //! `berth-sim replay`: what another policy or another cluster would have made of a cluster's own history.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Args;
 
@@ -26,6 +27,9 @@ pub struct ReplayOptions {
     /// Leave jobs out that are larger than the cluster.
     #[arg(long)]
     pub skip_oversized: bool,
+    /// Measured interference of jobs on the same GPU, as for `run`.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "")]
+    pub interference: Option<PathBuf>,
     /// What policies are told of how long recorded jobs run.
     #[arg(long, value_enum, default_value_t = Known::Asked)]
     pub durations: Known,
@@ -44,7 +48,7 @@ pub struct ReplayOptions {
 ///
 /// # Errors
 /// As [`run::run`].
-pub fn run(options: &ReplayOptions) -> anyhow::Result<()> {
+pub fn run(options: &ReplayOptions) -> anyhow::Result<ExitCode> {
     run::run(&RunOptions {
         workload: WorkloadOptions {
             trace: options.backup.clone(),
@@ -52,6 +56,7 @@ pub fn run(options: &ReplayOptions) -> anyhow::Result<()> {
             cluster: options.cluster.clone(),
             load: options.load,
             profiles: None,
+            interference: options.interference.clone(),
             arrivals: None,
             arrival_seed: None,
             skip_oversized: options.skip_oversized,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use berth_types::Outcome;
-use berth_world::twin::JobOutcome;
+use berth_world::twin::{JobOutcome, NodeUse};
 use comfy_table::Table;
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use serde::Serialize;
@@ -13,6 +13,8 @@ use super::{Measured, Workload};
 
 /// Milliseconds in a second.
 const SECOND: f64 = 1_000.0;
+/// Milliseconds in an hour.
+const HOUR: f64 = 3_600_000.0;
 /// Thousandths of a GPU times milliseconds in one GPU-second.
 const GPU_SECOND: f64 = 1e6;
 /// Arrived load at which packing runs are compared, in percent of the cluster.
@@ -61,12 +63,37 @@ pub struct RunReport {
     pub rounds: u64,
     /// Real seconds that the run took.
     pub wall_s: f64,
+    /// True if Ctrl-C ended the run early: figures are of what had happened until then.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub interrupted: bool,
+    /// Node time held by all pools, in hours.
+    pub node_hours: f64,
+    /// What that costs at the pools' prices.
+    pub cost: f64,
+    /// Pools of the cluster file, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub pools: BTreeMap<String, PoolReport>,
     /// Packing runs only: share of all GPUs that is allocated, in percent, by what has arrived, in percent.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub gpu_allocation_at: BTreeMap<Percent, f64>,
     /// Every job, if they were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub per_job: Option<Vec<JobRow>>,
+}
+
+/// The nodes of a pool over a run.
+#[derive(Clone, Debug, Serialize)]
+pub struct PoolReport {
+    /// Node time held, boots and repairs included.
+    pub node_hours: f64,
+    /// What that costs.
+    pub cost: f64,
+    /// Most nodes at once.
+    pub most_nodes: u32,
+    /// Nodes that were asked for and granted.
+    pub granted: u64,
+    /// Requests for a node that were denied.
+    pub denied: u64,
 }
 
 /// A key that is a number of percent, in order of size.
@@ -122,6 +149,9 @@ impl RunReport {
             let allocated = measured.outcome.gpu_allocation_at(at, capacity)?;
             Some((Percent(at), allocated))
         });
+        let nodes = measured.outcome.nodes.iter();
+        let pools = nodes.clone().filter(|used| !used.pool.is_empty());
+        let pools = pools.map(|used| (used.pool.clone(), PoolReport::of(used)));
         Self {
             policy: figures.policy,
             trace: figures.trace,
@@ -143,6 +173,10 @@ impl RunReport {
             decision_ms_p99: measured.decision_ms_p99,
             rounds: figures.rounds,
             wall_s: measured.wall_s,
+            interrupted: measured.outcome.cut,
+            node_hours: nodes.clone().map(|used| used.held_ms as f64 / HOUR).sum(),
+            cost: nodes.clone().map(|used| used.cost).sum(),
+            pools: pools.collect(),
             gpu_allocation_at: packed.collect(),
             per_job: per_job.then(|| rows(measured, workload)),
         }
@@ -186,9 +220,17 @@ impl RunReport {
             ),
             ("rounds", self.rounds.to_string()),
             ("real time", format!("{:.2} s", self.wall_s)),
+            ("node-hours", format!("{:.1}", self.node_hours)),
         ];
         for (name, value) in rows {
             table.add_row([name.to_owned(), value]);
+        }
+        if self.cost > 0.0 {
+            table.add_row(["  cost".to_owned(), format!("{:.2}", self.cost)]);
+        }
+        if self.interrupted {
+            let so_far = "so far: Ctrl-C ended the run early";
+            table.add_row(["interrupted", so_far]);
         }
         for (at, allocated) in &self.gpu_allocation_at {
             if matches!(at.0, 80 | 90 | 95 | 100 | 110 | 130) {
@@ -197,6 +239,18 @@ impl RunReport {
             }
         }
         table
+    }
+}
+
+impl PoolReport {
+    fn of(used: &NodeUse) -> Self {
+        Self {
+            node_hours: used.held_ms as f64 / HOUR,
+            cost: used.cost,
+            most_nodes: used.most,
+            granted: used.granted,
+            denied: used.denied,
+        }
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Args;
 
 use super::{RunReport, Workload, WorkloadOptions, bounds, measure, report};
-use crate::output::{self, Bar};
+use crate::output::{self, Bar, INTERRUPTED, Interrupt};
 
 /// One run.
 #[derive(Clone, Debug, Args)]
@@ -32,11 +33,12 @@ pub struct RunOptions {
     pub check: bool,
 }
 
-/// Runs it and writes what was asked for.
+/// Runs it and writes what was asked for. After Ctrl-C that is what happened until then, marked as such, and the exit code
+/// is 130.
 ///
 /// # Errors
 /// If an input is not sound, the run breaks off, or an output cannot be written.
-pub fn run(options: &RunOptions) -> anyhow::Result<()> {
+pub fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
     bounds::check(&options.policy, options.workload.format)?;
     for path in [&options.json, &options.per_job].into_iter().flatten() {
         output::check_writable(path)?;
@@ -47,9 +49,11 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
     tell(&workload.notes)?;
     let jobs = workload.setting.trace.jobs.len() as u64;
     let mut bar = Bar::new(jobs, "jobs");
+    let interrupt = Interrupt::listen();
     let measured = measure(&workload, policy.as_mut(), options.seed, &mut |progress| {
         bar.at(progress.finished as u64);
         bar.tell(format!("({} waiting)", progress.waiting));
+        interrupt.control()
     })?;
     drop(bar);
     let report = RunReport::of(&measured, &workload, options.per_job.is_some());
@@ -63,7 +67,10 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
         })?,
         None => writeln!(std::io::stdout(), "{}", report.table())?,
     }
-    Ok(())
+    Ok(match report.interrupted {
+        true => ExitCode::from(INTERRUPTED),
+        false => ExitCode::SUCCESS,
+    })
 }
 
 /// Says on standard error what was left out.

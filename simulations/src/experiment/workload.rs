@@ -45,6 +45,10 @@ pub struct WorkloadOptions {
     /// Profiles or rates that belong to the workload; looked for beside it and below BERTH_TRACES if not named.
     #[arg(long, value_name = "FILE")]
     pub profiles: Option<PathBuf>,
+    /// Jobs on the same GPU slow each other down as this table says, Gavel's simulation_throughputs.json; without a
+    /// file, the one below BERTH_TRACES. Pairs that were not measured lose as much as the mean of those that were.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "")]
+    pub interference: Option<PathBuf>,
     /// A recorded order of arrivals, for packing runs: whoever does not fit is rejected, and nobody leaves.
     #[arg(long, value_name = "TSV", requires = "arrival_seed")]
     pub arrivals: Option<PathBuf>,
@@ -135,6 +139,14 @@ impl Workload {
         workload.notes = notes;
         workload = workload.under(policy);
         workload.setting.faults = faults;
+        if let Some(named) = &options.interference {
+            let path = match named.as_os_str().is_empty() {
+                true => load::interference::usual_file()?,
+                false => named.clone(),
+            };
+            let cluster = &workload.setting.cluster;
+            workload.setting.faults.interference = load::interference::read(&path, cluster)?;
+        }
         workload.typical = typical;
         workload.packing = extras.arrivals.is_some();
         if let Some(round) = options.round.or(round) {

@@ -35,12 +35,12 @@ impl Limits {
         }
     }
 
-    /// Those of a cluster.
+    /// Those of a cluster, with all nodes that its pools can grow by.
     pub fn of(cluster: &Cluster) -> Self {
         let mut kinds: Vec<(NodeSpec, u64)> = Vec::new();
         let mut known: HashMap<(Vec<String>, u32, u64, Vec<String>), usize> = HashMap::new();
         let mut sizes: BTreeMap<u32, u64> = BTreeMap::new();
-        for node in &cluster.nodes {
+        for node in cluster.all_nodes() {
             *sizes.entry(node.gpus.len() as u32).or_default() += node.gpus.len() as u64;
             let gpus = node
                 .gpus
@@ -61,8 +61,7 @@ impl Limits {
         }
         let usual = sizes.into_iter().max_by_key(|(size, gpus)| (*gpus, *size));
         let labels = cluster
-            .nodes
-            .iter()
+            .all_nodes()
             .flat_map(|node| node.labels.keys().cloned());
         Self {
             labels: labels.collect(),

@@ -15,6 +15,7 @@ pub mod dlrm;
 pub mod genai;
 pub mod go_random;
 pub mod helios;
+pub mod interference;
 pub mod openb;
 pub mod pai;
 pub mod philly;

@@ -39,7 +39,11 @@ pub fn load(source: Source, rates: Option<&Path>, limits: &Limits) -> Result<Loa
     read(source, &rates, limits)
 }
 
-fn read(
+/// Reads one virtual cluster with these rates, in steps per second by type of job.
+///
+/// # Errors
+/// As [`load`].
+pub fn read(
     source: Source,
     rates: &HashMap<String, f64>,
     limits: &Limits,

@@ -1,10 +1,11 @@
 //! Ctrl-C: the first one asks to finish with what there is, the second one ends the process.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a process that Ctrl-C ended exits with: 128 and the signal's number.
-const INTERRUPTED: i32 = 130;
+pub const INTERRUPTED: u8 = 130;
 
 /// Whether somebody pressed Ctrl-C.
 #[derive(Clone, Debug, Default)]
@@ -17,12 +18,20 @@ impl Interrupt {
         let flag = pressed.clone();
         let handler = move || {
             if flag.0.swap(true, Ordering::Relaxed) {
-                std::process::exit(INTERRUPTED);
+                std::process::exit(INTERRUPTED.into());
             }
         };
         // A second handler in one process is a mistake that costs no more than the courtesy.
         let _ = ctrlc::set_handler(handler);
         pressed
+    }
+
+    /// Whether to go on.
+    pub fn control(&self) -> ControlFlow<()> {
+        match self.pressed() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
     }
 
     /// True once it was pressed.

@@ -5,5 +5,5 @@ mod interrupt;
 mod progress;
 
 pub use atomic::{OutputError, check_writable, write};
-pub use interrupt::Interrupt;
+pub use interrupt::{INTERRUPTED, Interrupt};
 pub use progress::Bar;

@@ -11,10 +11,8 @@ use clap::{Args, ValueEnum};
 use super::table::{self, Band, Row, Verdict};
 use super::{openb, queues, sia, speed};
 use crate::input::traces_dir;
-use crate::output::{self, Bar, Interrupt};
+use crate::output::{self, Bar, INTERRUPTED, Interrupt};
 
-/// Exit code after Ctrl-C.
-const INTERRUPTED: u8 = 130;
 /// Workloads of Sia's setting that are held against the reference.
 const SIA_WORKLOADS: [&str; 6] = [
     "philly/workload-1",

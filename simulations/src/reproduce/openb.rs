@@ -123,11 +123,13 @@ impl Packing {
         let mut setting = Setting::new(Arc::clone(&self.cluster), Arc::clone(&self.trace));
         setting.seed = seed;
         let outcome =
-            twin::run(&setting, &mut *chosen, &mut |_| {}).map_err(|source| OpenbError::Run {
-                list: self.list.clone(),
-                seed: self.seed,
-                policy: policy.to_owned(),
-                source,
+            twin::run(&setting, &mut *chosen, &mut twin::unwatched).map_err(|source| {
+                OpenbError::Run {
+                    list: self.list.clone(),
+                    seed: self.seed,
+                    policy: policy.to_owned(),
+                    source,
+                }
             })?;
         let capacity = self.cluster.milligpu();
         let at = |load: u32| Some((load, outcome.gpu_allocation_at(load.into(), capacity)?));

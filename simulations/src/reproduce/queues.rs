@@ -408,7 +408,7 @@ fn measure(
     }
     let mut policy: Box<dyn Policy> = by_name(contender.policy)?;
     let name = setting.trace.name.clone();
-    let run = twin::run(&setting, policy.as_mut(), &mut |_| {});
+    let run = twin::run(&setting, policy.as_mut(), &mut twin::unwatched);
     let outcome = run.map_err(|source| QueuesError::Run {
         cluster: name.clone(),
         policy: contender.policy,

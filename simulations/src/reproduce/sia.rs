@@ -234,7 +234,7 @@ pub fn compare(
 ) -> anyhow::Result<Compared> {
     let mut setting = setting(case, traces)?;
     setting.seed = seed;
-    let outcome = twin::run(&setting, policy, &mut |_| {})
+    let outcome = twin::run(&setting, policy, &mut twin::unwatched)
         .with_context(|| format!("{} under {}", case.workload, case.policy))?;
     let figures = outcome.figures(&case.policy, &case.workload);
     let count = figures.jobs.max(1) as f64;

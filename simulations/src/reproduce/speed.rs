@@ -59,7 +59,7 @@ pub fn sia(traces: &Path) -> anyhow::Result<Vec<Row>> {
     let begin_s = cpu_s();
     let setting = sia::setting(&case, traces)?;
     let mut policy = registry::by_name("sia")?;
-    twin::run(&setting, &mut *policy, &mut |_| {})?;
+    twin::run(&setting, &mut *policy, &mut twin::unwatched)?;
     let what = "philly-1 under sia, CPU s".to_owned();
     Ok(vec![Row::new(
         "speed",
@@ -88,7 +88,7 @@ pub fn venus(traces: &Path) -> anyhow::Result<Vec<Row>> {
     let jobs = loaded.trace.jobs.len();
     let setting = Setting::new(Arc::new(cluster), Arc::new(loaded.trace));
     let mut policy = registry::by_name("fifo")?;
-    twin::run(&setting, &mut *policy, &mut |_| {}).context("Venus under fifo")?;
+    twin::run(&setting, &mut *policy, &mut twin::unwatched).context("Venus under fifo")?;
     let what = format!("{jobs} Venus jobs under fifo with backfill, CPU s");
     Ok(vec![Row::new(
         "speed",
@@ -160,6 +160,7 @@ fn full(nodes: u32) -> View {
         now_ms: 3_600_000,
         state,
         insights: Insights::new(),
+        pools: Arc::default(),
     }
 }
 

@@ -64,7 +64,7 @@ pub fn run(options: &WhatIfOptions) -> anyhow::Result<()> {
     let policy = options.policy.as_ref().unwrap_or(&options.current_policy);
     let simulate = |situation: &Situation, policy: &str| {
         let mut policy = registry::by_name(policy)?;
-        twin::run(&situation.setting, &mut *policy, &mut |_| {})
+        twin::run(&situation.setting, &mut *policy, &mut twin::unwatched)
             .with_context(|| format!("{}: it cannot be simulated", options.snapshot.display()))
     };
     let now = Situation::of(&snapshot, &Change::default());

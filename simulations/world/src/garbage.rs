@@ -38,7 +38,11 @@ impl Policy for Garbage {
             1 => Backfill::Greedy,
             _ => Backfill::BehindReservation,
         };
-        Proposal { bundles, backfill }
+        Proposal {
+            bundles,
+            backfill,
+            ..Proposal::default()
+        }
     }
 }
 

@@ -26,6 +26,7 @@ impl Policy for Plain {
         Proposal {
             bundles: bundles.collect(),
             backfill: Backfill::default(),
+            ..Proposal::default()
         }
     }
 }

@@ -15,11 +15,11 @@ impl Transition<'_> {
     /// Places a job where a validated start says.
     pub(super) fn start(&mut self, start: &Start) {
         let now = self.now();
+        self.state.leave_pending(start.job);
         let state = &mut *self.state;
         let Some(job) = state.jobs.get_mut(&start.job).map(Arc::make_mut) else {
             return;
         };
-        state.pending.remove(&job.pending_key());
         state.active.insert(job.id);
         job.epoch = start.epoch;
         job.first_started_ms.get_or_insert(now);

@@ -140,8 +140,7 @@ impl Transition<'_> {
             Some(checkpoint) => format!("from step {}", checkpoint.step),
             None => "from the beginning".to_owned(),
         };
-        let key = job.pending_key();
-        self.state.pending.insert(key);
+        self.state.join_pending(id);
         let text = format!("restarts as attempt {number} {from}: {why}");
         self.job_event("job.restarting", id, &text);
     }
@@ -157,10 +156,10 @@ impl Transition<'_> {
             Outcome::Rejected => ("job.rejected", "was rejected"),
         };
         self.job_event(kind, id, &format!("{verb}: {reason}"));
+        self.state.leave_pending(id);
         let Some(job) = self.state.jobs.remove(&id) else {
             return;
         };
-        self.state.pending.remove(&job.pending_key());
         self.state.finished = self.state.finished.saturating_add(1);
         if let Some(count) = self.state.finished_by_class.get_mut(outcome_class(outcome)) {
             *count = count.saturating_add(1);

@@ -33,8 +33,8 @@ impl Transition<'_> {
         self.state.next_job = id.0.saturating_add(1);
         self.remember_key(key, hash, id);
         let job = Arc::new(Job::new(id, Arc::clone(spec), self.now()));
-        self.state.pending.insert(job.pending_key());
         self.state.jobs.insert(id, job);
+        self.state.join_pending(id);
         let text = format!("was submitted by {} to queue {}", spec.user, spec.queue);
         self.job_event("job.submitted", id, &text);
         Ok((id, false))

@@ -10,6 +10,10 @@ pub(super) fn check(state: &State, report: &mut Report) {
         let (is, should) = (state.pending.len(), derived.pending.len());
         format!("{is} jobs in the pending index, {should} jobs wait")
     });
+    report.expect(derived.lines == state.lines, "PENDING_LINES", || {
+        let (is, should) = (state.lines.len(), derived.lines.len());
+        format!("{is} lines of pending jobs are not the {should} that there should be")
+    });
     report.expect(derived.active == state.active, "ACTIVE_INDEX", || {
         let (is, should) = (state.active.len(), derived.active.len());
         format!("{is} jobs in the active index, {should} have an attempt")

@@ -33,6 +33,7 @@ mod shape;
 mod slots;
 mod stock;
 mod trial;
+mod turns;
 mod why;
 
 use std::collections::BTreeMap;
@@ -100,8 +101,10 @@ pub struct Plan {
     pub further: Vec<HeadReservation>,
     /// Jobs with `start_now` that could not start.
     pub rejects: Vec<(JobId, String)>,
-    /// When the next back-off ends, if one does: a round is due then.
+    /// When the next back-off ends or the policy wants to be asked, whichever is first: a round is due then.
     pub wake_ms: Option<u64>,
+    /// How many nodes pools should have, within their bounds; pools that are not there keep the target that they had.
+    pub pools: BTreeMap<String, u32>,
     /// What the round did.
     pub stats: PlanStats,
 }

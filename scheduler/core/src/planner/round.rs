@@ -13,7 +13,7 @@ use super::shape::{ShapeId, Shapes};
 use super::stock::Stock;
 use super::{MAX_WAITING, Plan, PlanLimits, slots};
 use crate::command::{Bundle, Start};
-use crate::policy::{Action, Backfill, Proposal, ProposedBundle, View};
+use crate::policy::{Action, Backfill, Proposal, ProposedBundle, Rest, View};
 use crate::state::Job;
 
 /// What a round has found out about a shape.
@@ -93,7 +93,11 @@ impl<'a> Round<'a> {
                 self.plan.stats.looked_at += 1;
                 self.consider(bundle, proposal.backfill);
             }
+            if proposal.rest == Rest::InTurn && !self.plan.stats.cut {
+                self.start_in_turn(proposal.backfill);
+            }
         }
+        self.set_targets(proposal);
         self.plan.stats.shapes = self.shapes.len();
         self.plan.stats.node_checks = self.checks;
         let mut told = self.promises.into_iter().map(|promise| promise.told);
@@ -141,6 +145,20 @@ impl<'a> Round<'a> {
         }
     }
 
+    /// Targets that pools can have, and when the policy wants to be asked again.
+    fn set_targets(&mut self, proposal: &Proposal) {
+        for (name, &target) in &proposal.pools {
+            let Some(pool) = self.view.pools.iter().find(|pool| pool.name == *name) else {
+                self.plan.stats.refused += 1;
+                continue;
+            };
+            let target = target.min(pool.max_nodes).max(pool.min_nodes);
+            self.plan.pools.insert(name.clone(), target);
+        }
+        let later = proposal.wake_ms.filter(|&at| at > self.view.now_ms);
+        self.plan.wake_ms = self.plan.wake_ms.into_iter().chain(later).min();
+    }
+
     fn wait_by_policy(&mut self, job: JobId, why: &str) {
         let Some(record) = self.startable(job) else {
             return;
@@ -180,7 +198,7 @@ impl<'a> Round<'a> {
         Some(record)
     }
 
-    fn start_one(&mut self, wish: &Wish<'_>, backfill: Backfill) {
+    pub(super) fn start_one(&mut self, wish: &Wish<'_>, backfill: Backfill) {
         let Some(job) = self.startable(wish.job) else {
             let is_known =
                 self.plan.waiting.contains_key(&wish.job) || self.decided.contains(&wish.job);

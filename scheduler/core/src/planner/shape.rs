@@ -3,13 +3,13 @@
 //! Within a round nothing is freed, so a shape that did not fit cannot fit later in the round. Ten thousand pending
 //! jobs of a dozen shapes cost a dozen searches.
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use berth_types::{GroupSpec, JobSpec, Resources};
 
 use super::class::Class;
+pub(super) use crate::state::Request;
 
 /// Number of a shape in its [`Shapes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -166,52 +166,3 @@ impl<'a> Shapes<'a> {
         self.shapes.is_empty()
     }
 }
-
-/// Sort key that makes equal requests equal: everything of the groups that bears on placement.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Request<'a>(pub(super) &'a [GroupSpec]);
-
-impl Request<'_> {
-    fn cmp_group(a: &GroupSpec, b: &GroupSpec) -> Ordering {
-        let numbers = |g: &GroupSpec| {
-            let r = &g.resources;
-            let workers = (g.min_workers, g.max_workers);
-            (
-                r.milligpu,
-                workers,
-                r.millicpu,
-                r.mem_bytes,
-                r.gpu_mem_bytes,
-            )
-        };
-        numbers(a)
-            .cmp(&numbers(b))
-            .then_with(|| a.resources.gpu_types.cmp(&b.resources.gpu_types))
-            .then_with(|| a.node_labels.cmp(&b.node_labels))
-    }
-}
-
-impl Ord for Request<'_> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.0.len().cmp(&other.0.len()).then_with(|| {
-            (self.0.iter().zip(other.0))
-                .map(|(a, b)| Self::cmp_group(a, b))
-                .find(|order| order.is_ne())
-                .unwrap_or(Ordering::Equal)
-        })
-    }
-}
-
-impl PartialOrd for Request<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Request<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Request<'_> {}

@@ -7,6 +7,7 @@
 //! proportion, so that planning never takes more than a part of the machine.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use berth_types::JobId;
 
@@ -118,6 +119,7 @@ impl Replica {
             now_ms,
             state: self.state.clone(),
             insights: Insights::new(),
+            pools: Arc::default(),
         });
         out.push(Effect::AskPolicy { round, view });
         true

@@ -24,6 +24,7 @@ impl State {
 
     fn clear_derived(&mut self) {
         self.pending.clear();
+        self.lines.clear();
         self.active.clear();
         self.node_ids.clear();
         self.shapes.clear();
@@ -48,7 +49,7 @@ impl State {
 
     fn derive_job(&mut self, job: &Job) {
         if job.is_pending() {
-            self.pending.insert(job.pending_key());
+            self.join_pending(job.id);
         }
         let Some(attempt) = &job.attempt else {
             return;

@@ -5,6 +5,7 @@
 //!
 //! Invariants are re-derived by [`check`](crate::check). Finished jobs are not here: they leave for the history.
 
+mod asked;
 mod certificates;
 mod derive;
 mod job;
@@ -20,6 +21,8 @@ use berth_types::{Epoch, JobId, MasterId, NodeId, Outcome};
 use imbl::{OrdMap, OrdSet, Vector};
 use serde::{Deserialize, Serialize};
 
+pub use asked::Asked;
+pub(crate) use asked::Request;
 pub use certificates::{Certificate, Certificates, Revocation, TokenUse};
 pub use job::{Fencing, FinishedJob, Job, MAX_PAST, PendingKey, Reservation};
 pub use node::{GpuUse, Node};
@@ -65,6 +68,9 @@ pub struct State {
     /// Jobs that wait for resources, in the order of their turn. Derived from `jobs`.
     #[serde(skip)]
     pub pending: OrdSet<PendingKey>,
+    /// The same jobs by what they ask for. Derived from `jobs`.
+    #[serde(skip)]
+    pub lines: OrdMap<Asked, OrdSet<PendingKey>>,
     /// Jobs with a current attempt. Derived from `jobs`.
     #[serde(skip)]
     pub active: OrdSet<JobId>,
@@ -130,6 +136,20 @@ impl State {
     /// The epoch of a job's next attempt; `None` if there is none left.
     pub fn next_epoch(&self, job: &Job) -> Option<Epoch> {
         job.epoch.0.max(self.epoch_floor).checked_add(1).map(Epoch)
+    }
+
+    /// A job without an attempt joins those that wait.
+    pub(crate) fn join_pending(&mut self, id: JobId) {
+        if let Some(job) = self.jobs.get(&id) {
+            asked::join(&mut self.pending, &mut self.lines, job);
+        }
+    }
+
+    /// A job waits no more.
+    pub(crate) fn leave_pending(&mut self, id: JobId) {
+        if let Some(job) = self.jobs.get(&id) {
+            asked::leave(&mut self.pending, &mut self.lines, job);
+        }
     }
 
     /// A node by name.

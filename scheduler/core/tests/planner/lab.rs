@@ -8,7 +8,7 @@ use berth_core::apply::{CommandResult, apply};
 use berth_core::command::{Bundle, ProposalTag};
 use berth_core::insight::Insights;
 use berth_core::planner::{Plan, PlanLimits, Planner, plan};
-use berth_core::policy::{Backfill, Proposal, ProposedBundle};
+use berth_core::policy::{Backfill, Proposal, ProposedBundle, Rest};
 use berth_core::{Command, LogEntry, State, View};
 use berth_types::{
     AttemptPhase, Epoch, GpuInfo, GroupSpec, JobId, JobSpec, NodeSpec, Resources, TaskExit,
@@ -68,6 +68,7 @@ pub(crate) fn in_order(state: &State, backfill: Backfill) -> Proposal {
     Proposal {
         bundles: pending.map(|key| ProposedBundle::start(key.job)).collect(),
         backfill,
+        ..Proposal::default()
     }
 }
 
@@ -139,6 +140,7 @@ impl Lab {
             now_ms: self.now_ms,
             state: self.state.clone(),
             insights: Insights::new(),
+            pools: Arc::default(),
         }
     }
 
@@ -164,6 +166,36 @@ impl Lab {
             "explaining changes decisions"
         );
         fresh
+    }
+
+    /// The plan of all pending jobs in order is the same if they are not named one by one, explained or not.
+    pub(crate) fn says_the_same_in_turn(&self, backfill: Backfill, named: &Plan) {
+        let proposal = Proposal {
+            rest: Rest::InTurn,
+            backfill,
+            ..Proposal::default()
+        };
+        for explain in [true, false] {
+            let limits = PlanLimits {
+                explain,
+                ..self.limits.clone()
+            };
+            let in_turn = plan(&self.view(), &proposal, &limits);
+            assert_eq!(in_turn.bundles.len(), named.bundles.len());
+            for (a, b) in in_turn.bundles.iter().zip(&named.bundles) {
+                assert_eq!(a.evictions, b.evictions);
+                let starts = |bundle: &Bundle| -> Vec<_> {
+                    let starts = bundle.starts.iter();
+                    starts
+                        .map(|s| (s.job, s.epoch, s.placements.clone(), s.master_port))
+                        .collect()
+                };
+                assert_eq!(starts(a), starts(b), "explained: {explain}");
+            }
+            let jobs = |plan: &Plan| -> Vec<JobId> { plan.rejects.iter().map(|r| r.0).collect() };
+            assert_eq!(jobs(&in_turn), jobs(named));
+            assert_eq!(in_turn.wake_ms, named.wake_ms);
+        }
     }
 
     /// Commits a plan: every bundle must be accepted, since nothing happened in between.

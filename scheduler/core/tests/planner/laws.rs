@@ -186,6 +186,7 @@ fn round(lab: &mut Lab, backfill: u8) {
     let proposal = lab::in_order(&lab.state, backfill);
     let plan = lab.plan(&proposal);
     assert_eq!(plan, lab.plan(&proposal), "equal views give equal plans");
+    lab.says_the_same_in_turn(backfill, &plan);
     check_plan(&lab.state, &plan);
     lab.carry_out(&plan);
     for bundle in plan
@@ -243,6 +244,7 @@ fn propose(lab: &mut Lab, actions: &[(u8, u8, u8)]) {
     let proposal = Proposal {
         bundles: vec![bundle],
         backfill: Backfill::BehindReservation,
+        ..Proposal::default()
     };
     let plan = lab.plan(&proposal);
     check_plan(&lab.state, &plan);

@@ -165,6 +165,7 @@ impl Script {
         let proposal = Proposal {
             bundles: vec![bundle],
             backfill: Backfill::BehindReservation,
+            ..Proposal::default()
         };
         self.show(&proposal, true)
     }

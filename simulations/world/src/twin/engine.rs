@@ -8,9 +8,11 @@ mod faults;
 mod instant;
 mod meter;
 mod outset;
+mod pools;
 mod round;
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
 use berth_core::insight::Insights;
 use berth_core::planner::Planner;
@@ -26,9 +28,10 @@ use super::setting::{Rounds, Setting};
 use crate::calendar::Calendar;
 use faults::{Mishap, Trouble};
 use meter::{Machines, Meter};
+use pools::Pools;
 
 /// Instants between two calls of the watcher.
-const WATCH_EVERY: u64 = 1_024;
+const WATCH_EVERY: u64 = 64;
 
 /// How far a run has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -112,7 +115,8 @@ pub enum TwinError {
 
 /// Runs a workload to its end: until every job is over, or nothing can happen any more.
 ///
-/// `watch` is told now and then how far it is. The same setting and an equal policy give the same outcome.
+/// `watch` is told now and then how far it is, and may end the run there; what is unfinished then stays so in the
+/// outcome. The same setting and an equal policy give the same outcome.
 ///
 /// # Errors
 /// If the trace or the cluster is not acceptable, a model contradicts itself, or, with
@@ -120,19 +124,28 @@ pub enum TwinError {
 pub fn run(
     setting: &Setting,
     policy: &mut dyn Policy,
-    watch: &mut dyn FnMut(Progress),
+    watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Outcome, TwinError> {
     let mut run = Run::new(setting)?;
     while let Some(at_ms) = run.next_ms() {
         run.instant(at_ms, policy)?;
         run.instants += 1;
         if run.instants.is_multiple_of(WATCH_EVERY) {
-            watch(run.progress());
+            run.outcome.cut = watch(run.progress()).is_break();
+            if run.outcome.cut {
+                break;
+            }
         }
     }
     run.close()?;
-    watch(run.progress());
+    // There is nothing left to end.
+    let _ = watch(run.progress());
     Ok(run.into_outcome())
+}
+
+/// For [`run`]: nobody watches.
+pub fn unwatched(_: Progress) -> ControlFlow<()> {
+    ControlFlow::Continue(())
 }
 
 /// A job of the trace.
@@ -173,6 +186,7 @@ struct Run<'a> {
     setting: &'a Setting,
     machines: Machines,
     trouble: Trouble,
+    pools: Pools,
     lane: Lane,
     insights: Insights,
     planner: Planner,
@@ -226,6 +240,7 @@ impl<'a> Run<'a> {
             setting,
             machines: Machines::new(&setting.cluster),
             trouble: Trouble::default(),
+            pools: Pools::new(&setting.cluster, setting.seed),
             lane: Lane::new(),
             insights: Insights::new(),
             planner: Planner::new(),
@@ -279,7 +294,7 @@ impl<'a> Run<'a> {
     /// Ends what is still open, so that the ledger is complete.
     fn close(&mut self) -> Result<(), TwinError> {
         let now_ms = match self.setting.until_ms {
-            Some(until_ms) if self.finished < self.entries.len() => until_ms,
+            Some(until_ms) if self.finished < self.entries.len() && !self.outcome.cut => until_ms,
             _ => self.calendar.now_ms(),
         };
         let now_ms = now_ms.max(self.calendar.now_ms());
@@ -296,6 +311,10 @@ impl<'a> Run<'a> {
             }
         }
         self.outcome.end_ms = now_ms;
+        if self.finished < self.entries.len() {
+            self.pools.on_time(now_ms);
+            self.outcome.nodes = self.pools.usage(&self.setting.cluster);
+        }
         Ok(())
     }
 

@@ -53,8 +53,17 @@ pub struct Stragglers {
 }
 
 /// What jobs on the same GPU do to each other.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Interference {
+    /// By GPU model, as nodes report it.
+    pub by_gpu: BTreeMap<String, Neighbours>,
+    /// On all other GPUs.
+    pub elsewhere: Neighbours,
+}
+
+/// The same on one model of GPU.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Neighbours {
     /// Share of its speed that the first family has beside the second; with several neighbours, the product. A family is
     /// the job's label `family`, or else its name.
     pub beside: BTreeMap<(String, String), f64>,
@@ -62,7 +71,7 @@ pub struct Interference {
     pub usual: f64,
 }
 
-impl Default for Interference {
+impl Default for Neighbours {
     fn default() -> Self {
         Self {
             beside: BTreeMap::new(),
@@ -74,13 +83,15 @@ impl Default for Interference {
 impl Interference {
     /// True if neighbours never matter.
     pub(super) fn is_off(&self) -> bool {
-        self.beside.is_empty() && self.usual == 1.0
+        let mut all = self.by_gpu.values().chain([&self.elsewhere]);
+        all.all(|neighbours| neighbours.beside.is_empty() && neighbours.usual == 1.0)
     }
 
-    /// What a neighbour leaves.
-    pub(super) fn share(&self, family: &str, neighbour: &str) -> f64 {
+    /// What a neighbour leaves on such a GPU.
+    pub(super) fn share(&self, gpu_model: &str, family: &str, neighbour: &str) -> f64 {
+        let neighbours = self.by_gpu.get(gpu_model).unwrap_or(&self.elsewhere);
         let pair = (family.to_owned(), neighbour.to_owned());
-        *self.beside.get(&pair).unwrap_or(&self.usual)
+        *neighbours.beside.get(&pair).unwrap_or(&neighbours.usual)
     }
 }
 
@@ -123,6 +134,12 @@ enum Kind {
     Life,
     Speed,
     Rank,
+    Pool,
+}
+
+/// The stream that the requests for nodes of a pool are granted by.
+pub(super) fn pool_dice(seed: u64, pool: usize) -> Dice {
+    Dice::new(seed, label(Kind::Pool, pool))
 }
 
 fn label(kind: Kind, index: usize) -> u64 {
@@ -130,6 +147,7 @@ fn label(kind: Kind, index: usize) -> u64 {
         Kind::Life => 0x10,
         Kind::Speed => 0x11,
         Kind::Rank => 0x12,
+        Kind::Pool => 0x13,
     };
     kind << 40 | index as u64
 }

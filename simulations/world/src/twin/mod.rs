@@ -40,12 +40,12 @@ mod trace;
 
 pub use alone::{Alone, alone};
 pub use behaviour::{Behaviour, Ended, Held, HeldNode, Model, Served, Spent, Stop};
-pub use cluster::{Cluster, GpuModel};
+pub use cluster::{Cluster, GpuModel, PoolRules};
 pub use elastic::{Elastic, ElasticModel, StepTime};
-pub use engine::{Progress, TwinError, run};
-pub use faults::{Faults, Interference, NodeFaults, Stragglers};
+pub use engine::{Progress, TwinError, run, unwatched};
+pub use faults::{Faults, Interference, Neighbours, NodeFaults, Stragglers};
 pub use figures::Figures;
-pub use outcome::{JobOutcome, Ledger, Outcome, Packed, Span};
+pub use outcome::{JobOutcome, Ledger, NodeUse, Outcome, Packed, Span};
 pub use series::{Point, Series};
 pub use service::{Service, ServiceModel};
 pub use setting::{Foresight, Outset, Overhead, Overheads, Rounds, Setting};

@@ -102,6 +102,23 @@ pub struct Packed {
     pub allocated_milligpu: u64,
 }
 
+/// The nodes of a pool over a run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeUse {
+    /// The pool's name; empty for nodes of no pool.
+    pub pool: String,
+    /// Held in all, in milliseconds: from the moment a node is granted until it is given back, boot and repair included.
+    pub held_ms: u64,
+    /// What that costs.
+    pub cost: f64,
+    /// Most nodes at once.
+    pub most: u32,
+    /// Nodes that were asked for and granted.
+    pub granted: u64,
+    /// Requests for a node that were denied.
+    pub denied: u64,
+}
+
 /// What a run came to.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outcome {
@@ -130,6 +147,11 @@ pub struct Outcome {
     /// Fragmentation: the share of free GPU time that a random job of the trace could not have used, see
     /// [`Point::stranded_milligpu`](super::Point); 0 if nothing was ever free.
     pub fragmentation: f64,
+    /// Time in which nodes were held, by pool in the order of [`Cluster::pools`](super::Cluster::pools), up to the last
+    /// end; nodes of no pool come last.
+    pub nodes: Vec<NodeUse>,
+    /// True if whoever watched ended the run early.
+    pub cut: bool,
     /// Hash of what was done: submissions, starts with their places, evictions, what became of tasks, each with its time.
     pub hash: u64,
 }

@@ -1,7 +1,9 @@
 //! What goes wrong costs what it should.
 
 use berth_types::LostNodeRule;
-use berth_world::twin::{Interference, NodeFaults, Overhead, Setting, Stragglers, TraceJob};
+use berth_world::twin::{
+    Interference, Neighbours, NodeFaults, Overhead, Setting, Stragglers, TraceJob,
+};
 
 use crate::lab::{Queue, cluster, job, outcome, setting, times, with};
 
@@ -114,8 +116,12 @@ fn a_slow_gpu_slows_the_whole_gang_for_as_long_as_it_is_slow() {
 fn neighbours_slow_each_other_while_they_are_together() {
     let jobs: Vec<TraceJob> = vec![job("a", 0, 500, 100), job("b", 40, 500, 100)];
     let mut setting = setting(cluster(&[1]), jobs);
-    setting.faults.interference = Interference {
+    let half = Neighbours {
         usual: 0.5,
+        ..Neighbours::default()
+    };
+    setting.faults.interference = Interference {
+        elsewhere: half.clone(),
         ..Interference::default()
     };
     let together = outcome(&setting, &mut Queue).unwrap();
@@ -124,7 +130,14 @@ fn neighbours_slow_each_other_while_they_are_together() {
         [(Some(0), Some(160)), (Some(40), Some(200))]
     );
     let beside = ("a".to_owned(), "b".to_owned());
-    setting.faults.interference.beside.insert(beside, 0.25);
+    let mut uneven = half;
+    uneven.beside.insert(beside, 0.25);
+    let interference = &mut setting.faults.interference;
+    (interference.by_gpu).insert("h100".to_owned(), uneven.clone());
+    let elsewhere = outcome(&setting, &mut Queue).unwrap();
+    assert_eq!(elsewhere, together, "these are no h100");
+    let interference = &mut setting.faults.interference;
+    interference.by_gpu.insert("a100".to_owned(), uneven);
     let uneven = outcome(&setting, &mut Queue).unwrap();
     assert_eq!(
         times(&uneven),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use berth_core::policy::{Action, Backfill, Policy, Proposal, ProposedBundle, View};
 use berth_types::{GpuInfo, GroupSpec, JobId, JobSpec, NodeSpec, Resources};
 use berth_world::twin::{
-    Cluster, End, Outcome, Rigid, Setting, Trace, TraceJob, Truth, TwinError, run,
+    Cluster, End, Outcome, Rigid, Setting, Trace, TraceJob, Truth, TwinError, run, unwatched,
 };
 use rand_chacha::ChaCha8Rng;
 
@@ -89,7 +89,7 @@ pub(crate) fn setting(cluster: Cluster, jobs: Vec<TraceJob>) -> Setting {
 
 /// Runs it.
 pub(crate) fn outcome(setting: &Setting, policy: &mut dyn Policy) -> Result<Outcome, TwinError> {
-    run(setting, policy, &mut |_| {})
+    run(setting, policy, &mut unwatched)
 }
 
 /// First start and end of each job.
@@ -112,6 +112,7 @@ impl Policy for Queue {
         Proposal {
             bundles: pending.map(|key| ProposedBundle::start(key.job)).collect(),
             backfill: Backfill::Strict,
+            ..Proposal::default()
         }
     }
 }
@@ -191,6 +192,7 @@ impl Policy for Urgent {
         Proposal {
             bundles,
             backfill: Backfill::Greedy,
+            ..Proposal::default()
         }
     }
 }

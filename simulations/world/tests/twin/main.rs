@@ -6,6 +6,7 @@ mod lab;
 mod lanes;
 mod models;
 mod outset;
+mod pools;
 mod queues;
 mod rounds;
 mod swarm;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use berth_core::policy::{Action, Backfill, Policy, Proposal, ProposedBundle, View};
 use berth_types::JobId;
 use berth_world::twin::{
-    End, Faults, Foresight, Interference, NodeFaults, Overhead, Rounds, Setting, Stragglers,
+    End, Faults, Foresight, Interference, Neighbours, NodeFaults, Overhead, Rounds, Setting,
+    Stragglers,
 };
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -52,6 +53,7 @@ impl Policy for Whim {
                     Backfill::BehindReservation,
                 ],
             ),
+            ..Proposal::default()
         }
     }
 }
@@ -160,7 +162,10 @@ fn faults(rng: &mut ChaCha8Rng) -> Faults {
             left_per_mille: 700,
         },
         interference: Interference {
-            usual: pick(rng, &[1.0, 0.8]),
+            elsewhere: Neighbours {
+                usual: pick(rng, &[1.0, 0.8]),
+                ..Neighbours::default()
+            },
             ..Interference::default()
         },
         ..Faults::default()

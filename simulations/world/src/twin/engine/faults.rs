@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use berth_core::command::Command;
 use berth_types::{JobId, MILLI, NodeId};
 
+use super::pools::Power;
 use super::{Event, Run, TwinError, job_id};
 use crate::twin::behaviour::Stop;
 use crate::twin::faults::NodeFate;
@@ -17,9 +18,9 @@ const MAX_IDLE_FAULTS: u32 = 1_000;
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Mishap {
     /// It is in service (again).
-    Boots(usize),
+    Boots { node: usize, life: u32 },
     /// It dies.
-    Dies(usize),
+    Dies { node: usize, life: u32 },
     /// One of its GPUs gets slow.
     Slows { node: usize, gpu: u16, for_ms: u64 },
     /// And fast again.
@@ -55,14 +56,19 @@ impl Run<'_> {
     pub(super) fn power_on(&mut self) -> Result<(), TwinError> {
         let setting = self.setting;
         self.trouble.disturbs = setting.faults.disturb();
-        for (index, node) in setting.cluster.nodes.iter().enumerate() {
+        for (index, node) in setting.cluster.all_nodes().enumerate() {
             let mut fate = NodeFate::new(setting.faults.of(&node.name), setting.seed, index);
             let is_cold = fate.faults.cold;
             let boots_ms = if is_cold { fate.boots_in_ms(0) } else { 0 };
             self.trouble.fates.push(fate);
             self.trouble.incarnations.push(0);
+            if index >= setting.cluster.nodes.len() {
+                continue;
+            }
             if is_cold {
-                let boots = Event::Mishap(Mishap::Boots(index));
+                self.pools.set(index, Power::Coming);
+                let life = self.pools.life(index);
+                let boots = Event::Mishap(Mishap::Boots { node: index, life });
                 self.calendar.at(boots_ms, boots);
             } else {
                 self.boot(index, 0)?;
@@ -74,12 +80,18 @@ impl Run<'_> {
     pub(super) fn on_mishap(&mut self, mishap: Mishap, now_ms: u64) -> Result<(), TwinError> {
         self.trouble.idle_faults += 1;
         match mishap {
-            Mishap::Boots(node) => {
+            // It was given back meanwhile.
+            Mishap::Boots { node, life } | Mishap::Dies { node, life }
+                if !self.pools.is_live(node, life) =>
+            {
+                Ok(())
+            }
+            Mishap::Boots { node, .. } => {
                 self.boot(node, now_ms)?;
                 self.want_round(now_ms);
                 Ok(())
             }
-            Mishap::Dies(node) => self.die(node, now_ms),
+            Mishap::Dies { node, .. } => self.die(node, now_ms),
             Mishap::Slows { node, gpu, for_ms } => {
                 let per_mille = self.trouble.fates[node].faults.degraded_per_mille;
                 self.set_gpu_speed(node, gpu, f64::from(per_mille) / 1_000.0);
@@ -103,8 +115,10 @@ impl Run<'_> {
             self.machines
                 .register(cluster, index, incarnation, now_ms, &mut self.lane)?;
         self.meter.look(&self.lane.state, &touched);
+        self.pools.set(index, Power::On);
         if let Some(in_ms) = self.trouble.fates[index].fails_in_ms() {
-            let dies = Event::Mishap(Mishap::Dies(index));
+            let life = self.pools.life(index);
+            let dies = Event::Mishap(Mishap::Dies { node: index, life });
             self.calendar.at(now_ms.saturating_add(in_ms), dies);
         }
         if incarnation == 1 {
@@ -114,7 +128,7 @@ impl Run<'_> {
     }
 
     fn next_slow_down(&mut self, node: usize, from_ms: u64) {
-        let gpus = self.setting.cluster.nodes[node].gpus.len();
+        let gpus = (self.setting.cluster.node(node)).map_or(0, |node| node.gpus.len());
         if let Some((in_ms, gpu, for_ms)) = self.trouble.fates[node].degrades(gpus) {
             let gpu = u16::try_from(gpu).unwrap_or(u16::MAX);
             let slows = Event::Mishap(Mishap::Slows { node, gpu, for_ms });
@@ -128,8 +142,10 @@ impl Run<'_> {
         let fate = &mut self.trouble.fates[index];
         let repair_ms = fate.repair_ms();
         let boots_ms = now_ms.saturating_add(fate.boots_in_ms(repair_ms));
-        self.calendar
-            .at(boots_ms, Event::Mishap(Mishap::Boots(index)));
+        self.pools.set(index, Power::Broken);
+        let life = self.pools.life(index);
+        let boots = Event::Mishap(Mishap::Boots { node: index, life });
+        self.calendar.at(boots_ms, boots);
         let Some(node) = self.machines.id(index) else {
             return Ok(());
         };
@@ -241,7 +257,8 @@ impl Run<'_> {
         let mut share = faults.straggle(self.setting.seed, index, starts);
         let job = self.lane.state.job(job_id(index));
         let Some(job) = job else { return share };
-        let mut neighbours: BTreeSet<JobId> = BTreeSet::new();
+        // With the model of the GPU that they share, of several the first.
+        let mut neighbours: BTreeMap<JobId, &str> = BTreeMap::new();
         for task in job.attempt.iter().flat_map(|attempt| &attempt.tasks) {
             let node = task.placement.node;
             for held in &task.placement.gpus {
@@ -249,15 +266,21 @@ impl Run<'_> {
                     share = share.min(*left);
                 }
                 if held.milligpu < MILLI && !faults.interference.is_off() {
-                    neighbours.extend(self.others_on(node, held.gpu, job.id));
+                    let model = self.machines.model(node, held.gpu);
+                    let model = model.map_or("", |(model, _)| model);
+                    for other in self.others_on(node, held.gpu, job.id) {
+                        neighbours.entry(other).or_insert(model);
+                    }
                 }
             }
         }
         let family = family(&job.spec);
-        for neighbour in neighbours.iter().filter_map(|id| self.lane.state.job(*id)) {
-            share *= faults
-                .interference
-                .share(family, self::family(&neighbour.spec));
+        for (id, gpu_model) in neighbours {
+            let Some(neighbour) = self.lane.state.job(id) else {
+                continue;
+            };
+            let neighbour = self::family(&neighbour.spec);
+            share *= (faults.interference).share(gpu_model, family, neighbour);
         }
         share
     }

@@ -18,6 +18,7 @@ impl Run<'_> {
     /// Everything that happens at `at_ms`.
     pub(super) fn instant(&mut self, at_ms: u64, policy: &mut dyn Policy) -> Result<(), TwinError> {
         self.meter.on_time(at_ms);
+        self.pools.on_time(at_ms);
         if let Some(checks) = &mut self.checks {
             checks.on_time(at_ms);
         }
@@ -186,6 +187,9 @@ impl Run<'_> {
             self.trouble.idle_faults = 0;
             self.finished += 1;
             self.outcome.capacity = self.meter.capacity();
+        }
+        if !applied.finished.is_empty() {
+            self.outcome.nodes = self.pools.usage(&self.setting.cluster);
         }
         self.meter.look(&self.lane.state, &applied.touched);
         self.disturb(&applied.touched);

@@ -37,7 +37,7 @@ impl Machines {
                 name
             }
         };
-        let models = cluster.nodes.iter().map(|node| {
+        let models = cluster.all_nodes().map(|node| {
             let gpus = node.gpus.iter().map(|gpu| {
                 let speed = cluster.gpu_models.get(&gpu.model).map_or(1.0, |m| m.speed);
                 (intern(&gpu.model), speed)
@@ -45,8 +45,8 @@ impl Machines {
             gpus.collect()
         });
         Self {
+            ids: vec![None; cluster.nodes.len() + cluster.later.len()],
             models: models.collect(),
-            ids: vec![None; cluster.nodes.len()],
             indexes: Vec::new(),
             nothing: Arc::from(""),
         }
@@ -62,12 +62,15 @@ impl Machines {
         lane: &mut Lane,
     ) -> Result<BTreeSet<NodeId>, TwinError> {
         let known = lane.state.nodes.len();
+        let Some(spec) = cluster.node(index) else {
+            return Ok(BTreeSet::new());
+        };
         let command = Command::RegisterNode {
-            spec: lane::offer(&cluster.nodes[index]),
+            spec: lane::offer(spec),
             incarnation,
         };
         let fault = |why| TwinError::Node {
-            node: cluster.nodes[index].name.clone(),
+            node: spec.name.clone(),
             why,
         };
         let applied = match lane.commit(now_ms, vec![command]) {
@@ -145,7 +148,8 @@ impl Machines {
         }
     }
 
-    fn model(&self, node: NodeId, gpu: u16) -> Option<&(Arc<str>, f64)> {
+    /// Name and speed of a GPU's model.
+    pub(super) fn model(&self, node: NodeId, gpu: u16) -> Option<&(Arc<str>, f64)> {
         (self.models.get(self.index(node))?).get(usize::from(gpu))
     }
 }

@@ -32,6 +32,7 @@ impl<'a> Run<'a> {
         let proposal = Proposal {
             bundles: bundles.collect(),
             backfill: Backfill::Greedy,
+            ..Proposal::default()
         };
         let view = View {
             round: 0,
@@ -39,6 +40,7 @@ impl<'a> Run<'a> {
             now_ms,
             state: self.lane.state.clone(),
             insights: self.insights.clone(),
+            pools: self.pools.shown(&self.setting.cluster),
         };
         let limits = planner::PlanLimits {
             max_starts: usize::MAX,

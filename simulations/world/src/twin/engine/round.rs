@@ -24,10 +24,12 @@ impl Run<'_> {
                 break;
             }
             let ask = evicting < MAX_EVICTING;
-            let plan = self.plan(now_ms, ask.then_some(&mut *policy));
+            let mut plan = self.plan(now_ms, ask.then_some(&mut *policy));
             let (evictions, cut) = (plan.stats.evictions, plan.stats.cut);
             let wake_ms = plan.wake_ms;
-            let changed = self.carry_out(plan, now_ms)?;
+            let targets = std::mem::take(&mut plan.pools);
+            let mut changed = self.carry_out(plan, now_ms)?;
+            changed |= self.resize_pools(&targets, now_ms)?;
             if changed {
                 self.fruitless = 0;
             }
@@ -55,13 +57,22 @@ impl Run<'_> {
     fn has_work(&self) -> bool {
         let state = &self.lane.state;
         match self.setting.rounds {
-            Rounds::OnEvent { .. } => !state.pending.is_empty() || !state.reservations.is_empty(),
+            // An idle cluster may have to shrink.
+            Rounds::OnEvent { .. } => {
+                self.pools.is_elastic || !state.pending.is_empty() || !state.reservations.is_empty()
+            }
             Rounds::Every { .. } => !state.jobs.is_empty(),
         }
     }
 
-    fn wake_at(&mut self, wake_ms: Option<u64>) {
+    /// A round is due then. Not if that happens again and again, nothing comes of it, and nothing else is to come.
+    pub(super) fn wake_at(&mut self, wake_ms: Option<u64>) {
         if let Some(wake_ms) = wake_ms {
+            let comes = self.arrived < self.entries.len() || self.calendar.next_ms().is_some();
+            self.fruitless = if comes { 0 } else { self.fruitless + 1 };
+            if self.fruitless > MAX_FRUITLESS {
+                return;
+            }
             let round_ms = self.round_ms.get_or_insert(wake_ms);
             *round_ms = wake_ms.min(*round_ms);
         }
@@ -102,6 +113,7 @@ impl Run<'_> {
             now_ms,
             state: self.lane.state.clone(),
             insights: self.insights.clone(),
+            pools: self.pools.shown(&self.setting.cluster),
         };
         let limits = &self.setting.limits;
         match policy {
