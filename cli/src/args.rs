@@ -83,7 +83,7 @@ pub(crate) enum Command {
     /// List nodes
     #[command(visible_alias = "sinfo")]
     Nodes,
-    /// Show one node, or fence it
+    /// Show one node, fence it, or take it or its GPUs out of service
     Node(Node),
     /// Take nodes out of service
     Drain {
@@ -327,6 +327,29 @@ pub(crate) enum NodeAction {
         /// Names, also as `n[1-3]`
         #[arg(required = true)]
         nodes: Vec<String>,
+    },
+    /// Take nodes, or GPUs of a node, out of service until they are returned
+    ///
+    /// What runs there moves away at its next checkpoint.
+    Quarantine {
+        /// Names, also as `n[1-3]`
+        #[arg(required = true)]
+        nodes: Vec<String>,
+        /// Only these GPUs: numbers or UUIDs
+        #[arg(short, long, value_name = "GPU", value_delimiter = ',')]
+        gpu: Vec<String>,
+        /// Why, for whoever finds them out of service
+        #[arg(short, long)]
+        reason: String,
+    },
+    /// Test nodes or GPUs that are out of service now, and use them again if they pass
+    Return {
+        /// Names, also as `n[1-3]`
+        #[arg(required = true)]
+        nodes: Vec<String>,
+        /// Only these GPUs: numbers or UUIDs
+        #[arg(short, long, value_name = "GPU", value_delimiter = ',')]
+        gpu: Vec<String>,
     },
 }
 

@@ -259,6 +259,42 @@ impl Client {
         Ok(call.await?.text)
     }
 
+    /// Takes a node, or one of its GPUs, out of service.
+    pub(crate) async fn quarantine(
+        &self,
+        name: &str,
+        gpu: Option<String>,
+        reason: &str,
+    ) -> Result<String, Failure> {
+        let request = v1::QuarantineRequest {
+            name: name.to_owned(),
+            gpu,
+            reason: reason.to_owned(),
+        };
+        let call = self.call(|c| {
+            let request = request.clone();
+            async move { nodes(c).quarantine(request).await }
+        });
+        Ok(call.await?.text)
+    }
+
+    /// Has a node, or one of its GPUs, tested and used again.
+    pub(crate) async fn put_back(
+        &self,
+        name: &str,
+        gpu: Option<String>,
+    ) -> Result<String, Failure> {
+        let request = v1::ReturnRequest {
+            name: name.to_owned(),
+            gpu,
+        };
+        let call = self.call(|c| {
+            let request = request.clone();
+            async move { nodes(c).r#return(request).await }
+        });
+        Ok(call.await?.text)
+    }
+
     /// The cluster at a glance.
     pub(crate) async fn status(&self) -> Result<StatusView, Failure> {
         let call = self.call(|c| async move { cluster(c).status(v1::StatusRequest {}).await });

@@ -38,6 +38,9 @@
 //! health_check = "/etc/berth/health"   # while it fails, the node takes no new work
 //! health_check_interval = "1m"         # pause between two checks
 //! health_check_timeout = "30s"         # longest time of one
+//! [health]                             # of what was out of service
+//! test = ["/usr/bin/dcgmi", "diag", "-r", "1"]  # must exit 0; default: the agent only looks at the GPU
+//! test_timeout = "60s"
 //!
 //! [[gpus]]                             # instead of "auto": declared, and shown everywhere as simulated
 //! model = "a100"
@@ -47,6 +50,7 @@
 //! numa = 0
 //! ```
 
+mod health;
 mod host;
 mod parse;
 mod reader;
@@ -62,6 +66,7 @@ use berth_types::{Fault, GpuInfo, MILLI, NodeSpec};
 
 use crate::layout::Layout;
 use crate::layout::MAX_SOCKET_PATH;
+pub use health::Health;
 pub use host::{Cgroup, Hooks, IsolationKeys};
 use reader::Reader;
 pub use telemetry::Telemetry;
@@ -101,6 +106,8 @@ pub struct Config {
     pub isolation: IsolationKeys,
     /// Programs of the operator.
     pub hooks: Hooks,
+    /// Tests before something is used again.
+    pub health: Health,
 }
 
 /// What the host has, for the keys that a file leaves out.
@@ -210,6 +217,7 @@ fn read(root: &mut Reader, host: &Host) -> Config {
         telemetry: telemetry::read(root, from_driver),
         isolation: host::read_isolation(root),
         hooks: host::read_hooks(root),
+        health: health::read(root),
     };
     if config.heartbeat < Duration::from_millis(10) {
         root.fault("heartbeat", "shorter than 10 ms", "1s is usual");

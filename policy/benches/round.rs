@@ -197,6 +197,7 @@ fn view(case: Case) -> View {
         state,
         insights: Insights::new(),
         pools: Arc::default(),
+        telemetry: Default::default(),
     }
 }
 

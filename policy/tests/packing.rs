@@ -76,6 +76,7 @@ impl Cluster {
             state: self.state.clone(),
             insights: Insights::new(),
             pools: Arc::default(),
+            telemetry: Default::default(),
         }
     }
 

@@ -89,6 +89,7 @@ impl Cluster {
             state: self.state.clone(),
             insights: self.insights.clone(),
             pools: Arc::default(),
+            telemetry: Default::default(),
         };
         decide(policy, &view, &PlanLimits::default())
     }

@@ -56,12 +56,13 @@ pub const NEEDS_TLS: &str = "use 127.0.0.1, [::1] or localhost, or set up certif
 
 /// True if the host of a `host:port` is this host and no other, so that nobody else hears what is said.
 pub fn is_loopback(address: &str) -> bool {
+    let is_own = |host: &str| {
+        let ip = host.parse::<std::net::IpAddr>();
+        host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
+    };
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost"
-        || host
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|ip| ip.is_loopback())
+    // An IPv6 address without brackets has no port.
+    is_own(address) || is_own(host.trim_start_matches('[').trim_end_matches(']'))
 }
 
 #[cfg(test)]

@@ -11,7 +11,8 @@ use berth_types::api::{
 };
 use berth_types::{
     AgentReport, Attempt, AttemptEnd, AttemptPhase, CheckpointRecord, CheckpointSpec, Directive,
-    Epoch, GpuInfo, GpuShare, GroupSpec, Hook, HostReport, Isolation, IsolationKind, JobId,
+    Epoch, GpuCondition, GpuDigest, GpuEvent, GpuInfo, GpuShare, GroupSpec, HealthCheck,
+    HealthNote, HealthStage, HealthView, Hook, HostReport, Isolation, IsolationKind, JobId,
     JobSpec, JobState, LaunchTask, LostNodeRule, MasterId, NodeId, NodeSpec, NodeState, Outcome,
     PastAttempt, Rank, Resources, RestartSpec, TaskEvent, TaskExit, TaskInventory, TaskKey,
     TaskPhase, TaskPlacement, TaskRecord, Tombstone,
@@ -103,6 +104,11 @@ fn ends() -> Vec<AttemptEnd> {
             reason: "no such file".into(),
         },
         AttemptEnd::NodeLost { node: NodeId(0) },
+        AttemptEnd::GpuFault {
+            node: NodeId(3),
+            gpu: 7,
+            reason: "XID 79".into(),
+        },
         AttemptEnd::NotStarted {
             reason: String::new(),
         },
@@ -287,6 +293,25 @@ fn nodes_in_every_state() {
             jobs: vec![JobId(1), JobId(2)],
             connected: true,
             isolation: isolation(),
+            health: vec![HealthView {
+                gpu: Some(3),
+                stage: HealthStage::Quarantined,
+                score: 1_200,
+                strikes: 2,
+                until_ms: 9,
+                by_hand: true,
+                evidence: vec![HealthNote {
+                    at_ms: 7,
+                    text: "XID 79".into(),
+                }],
+                history: vec![HealthNote::default()],
+            }],
+            telemetry: vec![GpuDigest {
+                gpu: 3,
+                condition: GpuCondition::Lost,
+                util_pct: Some(0),
+                ..GpuDigest::default()
+            }],
         });
     }
 }
@@ -403,6 +428,16 @@ fn directives() {
         checkpoints_recorded: vec![(JobId(6), Epoch(7), 8)],
         lease_ms: 9,
         masters: vec!["127.0.0.1:1".into(), "127.0.0.1:2".into()],
+        checks: vec![
+            HealthCheck {
+                gpu: Some(7),
+                number: 2,
+            },
+            HealthCheck {
+                gpu: None,
+                number: 1,
+            },
+        ],
     });
     survives::<v1::Directive, _>(&Directive::default());
 }
@@ -451,6 +486,25 @@ fn reports_with_every_event() {
             hook: Hook::Prolog,
             reason: "exit code 1".into(),
         },
+        TaskEvent::Gpu(GpuEvent::Xid {
+            gpu: 3,
+            xid: 79,
+            at_ms: 5,
+        }),
+        TaskEvent::Gpu(GpuEvent::Digests(vec![GpuDigest {
+            gpu: 1,
+            condition: GpuCondition::ResetRequired,
+            ecc_uncorrected: Some(0),
+            ..GpuDigest::default()
+        }])),
+        TaskEvent::Gpu(GpuEvent::Checked {
+            check: HealthCheck {
+                gpu: None,
+                number: 9,
+            },
+            passed: true,
+            text: "sound".into(),
+        }),
     ];
     survives::<v1::AgentReport, _>(&AgentReport {
         full_inventory: true,

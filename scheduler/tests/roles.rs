@@ -32,6 +32,8 @@ const MAY: &[(&str, &str)] = &[
     ("/berth.v1.Nodes/Drain", "a"),
     ("/berth.v1.Nodes/Undrain", "a"),
     ("/berth.v1.Nodes/Fence", "a"),
+    ("/berth.v1.Nodes/Quarantine", "a"),
+    ("/berth.v1.Nodes/Return", "a"),
     ("/berth.v1.Cluster/Status", "asv"),
     ("/berth.v1.Cluster/Members", "asv"),
     ("/berth.v1.Cluster/AddMaster", "a"),

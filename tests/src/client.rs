@@ -142,6 +142,24 @@ impl Client {
         }
     }
 
+    /// Has a node, or one of its GPUs, tested and used again.
+    ///
+    /// # Errors
+    /// If there is none of that name or nobody answers.
+    pub async fn put_back(&self, name: &str, gpu: Option<String>) -> anyhow::Result<String> {
+        let request = v1::ReturnRequest {
+            name: name.to_owned(),
+            gpu,
+        };
+        let answer = self
+            .call(|channel| {
+                let request = request.clone();
+                async move { NodesClient::new(channel).r#return(request).await }
+            })
+            .await;
+        Ok(explained(answer)?.into_inner().text)
+    }
+
     /// Cancels a job.
     ///
     /// # Errors

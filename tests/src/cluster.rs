@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use berth_fake_nvml::Stage;
+use berth_fake_nvml::scenario::Scenario;
 use berth_proto::v1;
 
 use crate::client::Client;
@@ -34,6 +36,9 @@ pub struct Plan {
     pub agents: usize,
     /// Simulated GPUs of each agent.
     pub gpus: u32,
+    /// GPUs of each agent that a driver lists, instead of simulated ones: the library that plays scenarios is loaded as the
+    /// driver's would be.
+    pub driver_gpus: Option<u32>,
     /// CPUs of each agent, as declared.
     pub cpus: u32,
     /// Put a proxy before each master, so that links can be cut.
@@ -50,6 +55,7 @@ impl Default for Plan {
             masters: 3,
             agents: 3,
             gpus: 2,
+            driver_gpus: None,
             cpus: 16,
             proxied: false,
             settings: Settings::default(),
@@ -82,6 +88,8 @@ pub struct Agent {
     pub data_dir: PathBuf,
     /// Its configuration file.
     pub config: PathBuf,
+    /// What its GPUs do, if a driver lists them.
+    pub stage: Option<Stage>,
     /// Its process.
     pub daemon: Option<Daemon>,
 }
@@ -388,7 +396,12 @@ impl Cluster {
             data_dir: home.join("data"),
             config: home.join("agent.toml"),
             name,
+            stage: self.plan.driver_gpus.map(|_| Stage::new(&home)),
             daemon: None,
+        };
+        let library = match self.plan.driver_gpus {
+            Some(_) => Some(berth_fake_nvml::library().map_err(anyhow::Error::msg)?),
+            None => None,
         };
         let file = AgentFile {
             name: &agent.name,
@@ -396,13 +409,27 @@ impl Cluster {
             masters: &masters,
             cpus: self.plan.cpus,
             gpus: self.plan.gpus,
+            library: library.as_deref(),
             port_first,
             port_count: PORTS_PER_AGENT,
         };
         std::fs::write(&agent.config, file.text())
             .with_context(|| format!("cannot write {}", agent.config.display()))?;
         self.agents.push(agent);
+        if let Some(gpus) = self.plan.driver_gpus {
+            self.play(number, &Scenario::healthy(gpus))?;
+        }
         Ok(())
+    }
+
+    /// What an agent's GPUs do from now on.
+    ///
+    /// # Errors
+    /// If the agent's GPUs are simulated, or the file cannot be written.
+    pub fn play(&mut self, number: usize, scenario: &Scenario) -> anyhow::Result<()> {
+        let agent = self.agents.get_mut(number).context("no such agent")?;
+        let stage = agent.stage.as_mut().context("its GPUs are simulated")?;
+        stage.play(scenario).context("cannot write a scenario")
     }
 
     /// Starts an agent that does not run.
@@ -415,6 +442,9 @@ impl Cluster {
         let log = agent.config.with_file_name("log");
         let mut command = Command::new(program);
         command.arg("--config").arg(&agent.config);
+        if let Some(stage) = &agent.stage {
+            command.env("FAKE_NVML_SCENARIO", stage.file());
+        }
         let daemon = Daemon::start(&mut command, &log)?;
         if let Some(network) = &self.network {
             network.is_now(End::Agent(number), daemon.pid());

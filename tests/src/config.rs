@@ -68,6 +68,8 @@ pub(crate) struct AgentFile<'a> {
     pub(crate) masters: &'a [String],
     pub(crate) cpus: u32,
     pub(crate) gpus: u32,
+    /// Instead of simulated GPUs: a library with the driver's interface.
+    pub(crate) library: Option<&'a Path>,
     pub(crate) port_first: u16,
     pub(crate) port_count: u16,
 }
@@ -79,8 +81,13 @@ impl AgentFile<'_> {
             "name = {:?}\ndata_dir = {:?}\nmasters = {:?}\ncpus = {}\nmemory = \"16GiB\"\nmetrics = \"off\"\nports = \"{}-{last}\"\n",
             self.name, self.data_dir, self.masters, self.cpus, self.port_first
         );
+        if self.library.is_some() {
+            text.push_str("gpus = \"auto\"\n");
+        }
         let _ = write!(text, "[labels]\nname = {:?}\n", self.name);
-        if self.gpus > 0 {
+        if let Some(library) = self.library {
+            let _ = write!(text, "[telemetry]\nlibrary = {library:?}\n");
+        } else if self.gpus > 0 {
             let count = self.gpus;
             let _ = write!(
                 text,

@@ -49,6 +49,9 @@ scenarios! {
     every_master_takes_every_call: "followers",
     masters_come_and_go: "members",
     all_masters_are_replaced: "all-masters-replaced",
+    a_gpu_fails_under_a_gang: "fatal-xid",
+    a_gpu_vanishes: "gpu-vanished",
+    a_node_breaks_every_task: "bad-node",
 }
 
 #[test]

@@ -26,6 +26,17 @@ pub(super) async fn one(context: &Context, args: Node) -> Outcome {
             let calls = Change::Fence;
             change(context, &client, &nodes, &calls).await
         }
+        (Some(NodeAction::Quarantine { nodes, gpu, reason }), _) => {
+            let calls = Change::Quarantine {
+                gpus: &gpu,
+                reason: &reason,
+            };
+            change(context, &client, &nodes, &calls).await
+        }
+        (Some(NodeAction::Return { nodes, gpu }), _) => {
+            let calls = Change::Return { gpus: &gpu };
+            change(context, &client, &nodes, &calls).await
+        }
         (None, Some(name)) => {
             let node = choose(&name, client.nodes().await?)?;
             context
@@ -59,6 +70,8 @@ enum Change<'a> {
     Drain { reason: &'a str, evict: bool },
     Undrain,
     Fence,
+    Quarantine { gpus: &'a [String], reason: &'a str },
+    Return { gpus: &'a [String] },
 }
 
 /// The names that these lists stand for.
@@ -90,19 +103,22 @@ async fn change(
             Change::Drain { reason, evict } => client.drain(&name, reason, *evict).await,
             Change::Undrain => client.undrain(&name).await,
             Change::Fence => client.fence(&name).await,
-        };
-        match result {
-            Ok(text) => {
-                if context.screen.for_people() {
-                    writeln!(std::io::stdout().lock(), "{text}")?;
+            Change::Quarantine { gpus, reason } => {
+                for gpu in each(gpus) {
+                    let result = client.quarantine(&name, gpu, reason).await;
+                    note(context, &name, result, &mut done, &mut code)?;
                 }
-                done.push((name, text));
+                continue;
             }
-            Err(failure) => {
-                code = failure.exit_code();
-                failure.print(&mut std::io::stderr().lock(), false);
+            Change::Return { gpus } => {
+                for gpu in each(gpus) {
+                    let result = client.put_back(&name, gpu).await;
+                    note(context, &name, result, &mut done, &mut code)?;
+                }
+                continue;
             }
-        }
+        };
+        note(context, &name, result, &mut done, &mut code)?;
     }
     if !context.screen.for_people() {
         let values: Vec<Value> = done
@@ -116,6 +132,36 @@ async fn change(
         })?;
     }
     Ok(code)
+}
+
+/// The GPUs named, or none for the node as a whole.
+fn each(gpus: &[String]) -> Vec<Option<String>> {
+    match gpus {
+        [] => vec![None],
+        named => named.iter().cloned().map(Some).collect(),
+    }
+}
+
+fn note(
+    context: &Context,
+    name: &str,
+    result: Result<String, Failure>,
+    done: &mut Vec<(String, String)>,
+    code: &mut u8,
+) -> Result<(), Failure> {
+    match result {
+        Ok(text) => {
+            if context.screen.for_people() {
+                writeln!(std::io::stdout().lock(), "{text}")?;
+            }
+            done.push((name.to_owned(), text));
+        }
+        Err(failure) => {
+            *code = failure.exit_code();
+            failure.print(&mut std::io::stderr().lock(), false);
+        }
+    }
+    Ok(())
 }
 
 /// The node of this name, or the only one whose name starts so.

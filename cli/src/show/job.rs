@@ -201,6 +201,7 @@ fn end_text(job: &JobView, end: &AttemptEnd) -> String {
         }
         AttemptEnd::NodeLost { node } => format!("node {} lost", node_name(job, *node)),
         AttemptEnd::NotStarted { reason } => format!("not started ({reason})"),
+        AttemptEnd::GpuFault { gpu, reason, .. } => format!("GPU {gpu} failed ({reason})"),
         AttemptEnd::Evicted { reason } => format!("evicted ({reason})"),
         AttemptEnd::Cancelled => "cancelled".into(),
         AttemptEnd::TimedOut => "over its time limit".into(),
@@ -484,6 +485,9 @@ fn past_value(job: &JobView, p: &PastAttempt) -> Value {
     let nodes: Vec<String> = p.nodes.iter().map(|&n| node_name(job, n)).collect();
     let outcome = match &p.end {
         AttemptEnd::NotStarted { .. } => json!({ "kind": "not_started", "exit_code": null }),
+        AttemptEnd::GpuFault { node, gpu, .. } => {
+            json!({ "kind": "gpu_fault", "exit_code": null, "node": node.to_string(), "gpu": gpu })
+        }
         AttemptEnd::Evicted { .. } => json!({ "kind": "evicted", "exit_code": null }),
         end => outcome_value(&end.outcome()),
     };

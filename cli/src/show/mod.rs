@@ -3,6 +3,7 @@
 //! Every answer is first a [`View`]; the output format decides how it is written. Keys of the JSON form are a promise:
 //! they are added to, never renamed.
 
+mod health;
 pub(crate) mod job;
 pub(crate) mod node;
 pub(crate) mod nodelist;

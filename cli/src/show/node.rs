@@ -6,11 +6,14 @@ use berth_types::{NodeState, NodeView};
 use serde_json::{Value, json};
 
 use super::time::{bytes, milli, rfc3339};
-use super::{Screen, View, facts};
+use super::{Screen, View, facts, health};
 
 fn state_word(node: &NodeView) -> &'static str {
     match node.state {
-        NodeState::Ready => "ready",
+        NodeState::Ready => match health::of_node(node).map(|h| h.stage) {
+            Some(stage) if !stage.is_usable() => stage.as_str(),
+            _ => "ready",
+        },
         NodeState::Draining => "draining",
         NodeState::Lost => "lost",
     }
@@ -35,6 +38,23 @@ fn used_milligpu(node: &NodeView) -> u64 {
     node.used_milligpu.iter().map(|&m| u64::from(m)).sum()
 }
 
+/// Used and there, such as `4/8`, or `4/7+1` with one out of service.
+fn gpus(node: &NodeView) -> String {
+    let used = milli(used_milligpu(node));
+    match health::out(node) {
+        0 => format!("{used}/{}", node.spec.gpus.len()),
+        out => format!("{used}/{}+{out}", node.spec.gpus.len().saturating_sub(out)),
+    }
+}
+
+/// Why a node is out of service, or its GPUs.
+fn reason(node: &NodeView) -> String {
+    match node.reason.as_str() {
+        "" => health::reason(node),
+        reason => reason.to_owned(),
+    }
+}
+
 /// All nodes.
 pub(crate) fn list(screen: &Screen, nodes: &[NodeView]) -> View {
     let mut headings = vec!["NODE", "STATE", "GPUS", "MODEL", "CPUS", "MEMORY", "TASKS"];
@@ -47,7 +67,7 @@ pub(crate) fn list(screen: &Screen, nodes: &[NodeView]) -> View {
         let mut row = vec![
             n.spec.name.clone(),
             state_word(n).into(),
-            format!("{}/{}", milli(used_milligpu(n)), n.spec.gpus.len()),
+            gpus(n),
             models(n),
             format!(
                 "{}/{}",
@@ -66,7 +86,7 @@ pub(crate) fn list(screen: &Screen, nodes: &[NodeView]) -> View {
                 n.spec.agent_version.clone(),
             ]);
         }
-        row.push(n.reason.clone());
+        row.push(reason(n));
         row
     });
     View {
@@ -93,7 +113,11 @@ pub(crate) fn detail(screen: &Screen, node: &NodeView) -> View {
             "state",
             format!("{} since {}", state_word(node), rfc3339(node.since_ms)),
         ),
-        ("reason", node.reason.clone()),
+        ("reason", reason(node)),
+        (
+            "health",
+            health::of_node(node).map(health::line).unwrap_or_default(),
+        ),
         (
             "connected",
             if node.connected { "yes" } else { "no" }.into(),
@@ -124,6 +148,8 @@ pub(crate) fn detail(screen: &Screen, node: &NodeView) -> View {
         ("jobs", jobs.join(" ")),
     ]);
     text.push_str(&gpu_table(screen, node));
+    text.push_str(&health::telemetry(screen, node));
+    text.push_str(&health::detail(node));
     View {
         text,
         value: value(node),
@@ -144,12 +170,17 @@ fn gpu_table(screen: &Screen, node: &NodeView) -> String {
             g.model.clone(),
             bytes(g.mem_bytes),
             milli(used.into()),
+            health::of_gpu(node, i)
+                .map_or("healthy", |h| h.stage.as_str())
+                .into(),
             g.nvlink_group.to_string(),
             g.numa.to_string(),
             g.uuid.clone(),
         ]
     });
-    let headings = ["GPU", "MODEL", "MEMORY", "USED", "NVLINK", "NUMA", "UUID"];
+    let headings = [
+        "GPU", "MODEL", "MEMORY", "USED", "HEALTH", "NVLINK", "NUMA", "UUID",
+    ];
     let simulated = if spec.simulated_gpus {
         " (simulated)"
     } else {
@@ -175,6 +206,8 @@ fn value(node: &NodeView) -> Value {
                 "nvlink_group": g.nvlink_group,
                 "numa": g.numa,
                 "used": f64::from(used) / 1000.0,
+                "health": health::value(health::of_gpu(node, i)),
+                "readings": health::readings(node, i),
             })
         })
         .collect();
@@ -183,6 +216,8 @@ fn value(node: &NodeView) -> Value {
         "name": spec.name,
         "state": state_word(node),
         "reason": node.reason,
+        "health": health::value(health::of_node(node)),
+        "gpus_out_of_service": health::out(node),
         "since": rfc3339(node.since_ms),
         "connected": node.connected,
         "address": spec.address,

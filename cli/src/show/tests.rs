@@ -312,6 +312,8 @@ fn node() -> NodeView {
             enforced: vec!["memory".into()],
             note: String::new(),
         },
+        health: Vec::new(),
+        telemetry: Vec::new(),
     }
 }
 

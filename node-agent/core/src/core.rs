@@ -8,6 +8,7 @@ use crate::checkpoints::AttemptCheckpoints;
 use crate::effect::{Effect, StopSignal, TaskMessage};
 use crate::fence::Fence;
 use crate::gpus::GpuBook;
+use crate::health::HealthBook;
 use crate::hooks::{HookBook, Hooks};
 use crate::input::Input;
 use crate::lease::Lease;
@@ -29,6 +30,8 @@ pub struct AgentConfig {
     pub heartbeat_ms: u64,
     /// Progress is reported at most so often.
     pub progress_ms: u64,
+    /// Readings of GPUs are reported so often.
+    pub digest_ms: u64,
     /// A full inventory is repeated so often, to mend whatever was lost.
     pub inventory_ms: u64,
     /// The lease until a leader names one.
@@ -44,6 +47,7 @@ impl Default for AgentConfig {
         Self {
             heartbeat_ms: 1_000,
             progress_ms: 500,
+            digest_ms: 5_000,
             inventory_ms: 300_000,
             lease_ms: 8_000,
             max_tasks: 4_096,
@@ -69,6 +73,7 @@ pub struct AgentCore {
     pub(crate) gpus: GpuBook,
     pub(crate) attempts: HookBook,
     pub(crate) host: Option<HostReport>,
+    pub(crate) health: HealthBook,
     pub(crate) events: Vec<TaskEvent>,
     pub(crate) inventory_due: bool,
     reported_ms: u64,
@@ -94,6 +99,7 @@ impl AgentCore {
             gpus: GpuBook::default(),
             attempts: HookBook::default(),
             host: None,
+            health: HealthBook::default(),
             events: Vec::new(),
             inventory_due: false,
             reported_ms: now_ms,
@@ -147,6 +153,12 @@ impl AgentCore {
             Input::Fitness(result) => self.on_fitness(result),
             Input::Gpus { count } => self.on_gpus(count),
             Input::Gpu { gpu, fact } => self.on_gpu(gpu, fact, effects),
+            Input::Xid { gpu, xid, at_ms } => self.on_xid(gpu, xid, at_ms),
+            Input::Checked {
+                check,
+                passed,
+                text,
+            } => self.on_checked(check, passed, text),
             Input::Tick => self.on_tick(now_ms, effects),
         }
         self.flush(now_ms, effects);
@@ -208,6 +220,7 @@ impl AgentCore {
             }
         }
         self.retry_for_gpus(effects);
+        self.tick_health(now_ms, effects);
         if now_ms >= self.progress_at_ms + self.config.progress_ms {
             self.progress_at_ms = now_ms;
             self.report_progress();

@@ -52,6 +52,9 @@ impl AgentCore {
         for (job, epoch, step) in directive.checkpoints_recorded {
             self.on_checkpoint_recorded(job, epoch, step, effects);
         }
+        for check in directive.checks {
+            self.on_check(check, effects);
+        }
         // Last, so that it covers tasks that this directive starts.
         if self.tasks.values().any(|t| t.memo.fence && t.may_live()) {
             effects.push(Effect::RenewLease {

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use berth_types::{AgentReport, CheckpointFile, Epoch, JobId, LaunchTask, TaskExit, TaskKey};
+use berth_types::{
+    AgentReport, CheckpointFile, Epoch, HealthCheck, JobId, LaunchTask, TaskExit, TaskKey,
+};
 
 use crate::fence::{Fence, Refusal};
 use crate::hooks::HookRun;
@@ -141,6 +143,12 @@ pub enum Effect {
         start_ticks: u64,
         /// The GPU.
         gpu: u16,
+    },
+    /// Run the operator's test of a GPU or of the node, if there is one; the core has looked at the GPU itself. Answered by
+    /// [`Input::Checked`](crate::Input::Checked).
+    RunCheck {
+        /// What to test.
+        check: HealthCheck,
     },
     /// Give up this stream and look for a master anew; [`Input::Disconnected`](crate::Input::Disconnected) may follow
     /// or not.

@@ -212,6 +212,7 @@ impl AgentCore {
         if matches!(task.phase, Phase::Leaving { .. } | Phase::Ended(_)) {
             return;
         }
+        let by_itself = task.stop.is_none() && exit.code != 0;
         if let Some(stop) = task.stop.take() {
             exit.node_fault |= stop.by_node;
             exit.reason = match exit.reason.as_str() {
@@ -229,7 +230,7 @@ impl AgentCore {
             self.report_progress();
         }
         self.soil_gpus(key, effects);
-        if !self.leave(key, since_ms, effects) {
+        if !self.leave(key, since_ms, effects) && !(by_itself && self.withhold(key)) {
             self.tell_end(key);
         }
         self.start_waiting(key.job, effects);

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use berth_types::telemetry::GpuCondition;
-use berth_types::{GpuShare, JobId, TaskExit, TaskKey};
+use berth_types::{GpuDigest, GpuShare, JobId, TaskExit, TaskKey};
 
 use crate::core::AgentCore;
 use crate::effect::Effect;
@@ -34,6 +34,8 @@ pub struct GpuFact {
     pub used_bytes: Option<u64>,
     /// Processes on it.
     pub processes: Vec<GpuProcessFact>,
+    /// The rest, for the leader.
+    pub digest: Option<GpuDigest>,
 }
 
 /// A process on a GPU.
@@ -155,7 +157,35 @@ struct Known {
     needed: u64,
 }
 
+impl GpuBook {
+    pub(crate) fn fact(&self, gpu: u16) -> Option<&GpuFact> {
+        let known = self.known.get(usize::from(gpu))?;
+        Some(&known.fact)
+    }
+}
+
 impl AgentCore {
+    /// True if the node's GPUs are read from a driver.
+    pub(crate) fn reads_gpus(&self) -> bool {
+        !self.gpus.known.is_empty()
+    }
+
+    /// True if a GPU was looked at since its last task ended, or gives no answer anyway.
+    pub(crate) fn was_looked_at(&self, gpu: u16) -> bool {
+        let known = self.gpus.known.get(usize::from(gpu));
+        known.is_none_or(|k| k.fact.look >= k.needed || k.fact.condition != GpuCondition::Answering)
+    }
+
+    /// Asks for a look, and says which.
+    pub(crate) fn ask_for_look(&mut self, effects: &mut Vec<Effect>) -> u64 {
+        self.gpus.look += 1;
+        let look = self.gpus.look;
+        if self.reads_gpus() {
+            effects.push(Effect::LookAtGpus { look });
+        }
+        look
+    }
+
     /// The live tasks that hold a share of a GPU.
     pub fn gpu_holders(&self, gpu: u16) -> impl Iterator<Item = TaskKey> {
         self.tasks
@@ -176,9 +206,13 @@ impl AgentCore {
         let Some(known) = self.gpus.known.get_mut(usize::from(gpu)) else {
             return;
         };
+        let digest = fact.digest;
         known.fact = fact;
+        self.note_digest(gpu, digest);
+        self.tell_withheld();
         self.end_leftovers(gpu, effects);
         self.retry_for_gpus(effects);
+        self.advance_checks(effects);
     }
 
     /// Processes of tasks that are over. Nothing is ended before the keeper has said what runs.

@@ -1,7 +1,8 @@
 //! Facts that a shell feeds into the core.
 
 use berth_types::{
-    CheckpointFile, CheckpointRecord, Directive, Epoch, Isolation, JobId, TaskExit, TaskKey,
+    CheckpointFile, CheckpointRecord, Directive, Epoch, HealthCheck, Isolation, JobId, TaskExit,
+    TaskKey,
 };
 
 use crate::gpus::GpuFact;
@@ -114,6 +115,24 @@ pub enum Input {
         gpu: u16,
         /// What.
         fact: GpuFact,
+    },
+    /// The driver announced an error on one of them.
+    Xid {
+        /// Index in the node's offer.
+        gpu: u16,
+        /// NVIDIA's number of the error.
+        xid: u32,
+        /// When it was heard.
+        at_ms: u64,
+    },
+    /// Answer to [`Effect::RunCheck`](crate::Effect::RunCheck).
+    Checked {
+        /// Which test.
+        check: HealthCheck,
+        /// Fit for work.
+        passed: bool,
+        /// What was found, for people.
+        text: String,
     },
     /// Time passed; due at least every 100 ms for timely kills.
     Tick,

@@ -23,6 +23,7 @@ impl AgentCore {
             events.extend(task.progress.as_mut().map(|p| progress_event(*key, p)));
             events.push(TaskEvent::State(*key, shortened(task.inventory())));
         }
+        events.extend(self.gpu_events());
         events
     }
 

@@ -22,6 +22,7 @@ pub mod env;
 mod facts;
 pub mod fence;
 pub mod gpus;
+mod health;
 pub mod hooks;
 pub mod input;
 mod inventory;

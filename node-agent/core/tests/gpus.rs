@@ -29,6 +29,7 @@ fn seen(look: u64, used_bytes: Option<u64>, processes: &[GpuProcessFact]) -> Gpu
         condition: GpuCondition::Answering,
         used_bytes,
         processes: processes.to_vec(),
+        digest: None,
     }
 }
 

@@ -15,7 +15,7 @@ use berth_types::{AgentReport, Isolation, NodeSpec, TaskExit, TaskKey};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::config::{Config, Telemetry};
+use crate::config::{Config, Health, Telemetry};
 use crate::daemon::event_loop::Clock;
 use crate::daemon::fence_file::FenceFile;
 use crate::daemon::gpus::Gpus;
@@ -75,6 +75,7 @@ pub(super) struct Agent {
     hooks: crate::config::Hooks,
     base_env: BTreeMap<String, String>,
     pub(super) node: NodeSpec,
+    pub(super) health: Health,
     session: Option<Session>,
     report: AgentReport,
     report_at: Option<Instant>,
@@ -129,6 +130,7 @@ impl Agent {
             task_pids: config.isolation.pids,
             hooks: config.hooks,
             base_env: base_env(),
+            health: config.health,
             node,
             session: None,
             report: AgentReport::default(),

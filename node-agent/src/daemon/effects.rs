@@ -77,6 +77,7 @@ pub(super) fn carry_out(agent: &mut Agent, effect: Effect) {
             start_ticks,
             gpu,
         } => end_process(agent, key, pid, start_ticks, gpu),
+        Effect::RunCheck { check } => agent.run_check(check),
         Effect::TellTask { key, message } => agent.tell_task(key, &message),
         Effect::Disconnect { session: _ } => agent.drop_session(),
         Effect::Refused { refusal, .. } => tracing::warn!(%refusal, "a directive is refused"),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use berth_agent_core::{GpuFact, GpuProcessFact, Input, roster};
 use berth_types::telemetry::{GpuCondition, GpuIdentity, GpuPath, GpuProcess, GpuReading};
-use berth_types::{Epoch, GpuInfo, JobId, Rank, TaskKey};
+use berth_types::{Epoch, GpuDigest, GpuInfo, JobId, Rank, TaskKey};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::time::Instant;
 
@@ -152,6 +152,14 @@ impl Gpus {
                         *gpu.xids.entry(xid.xid).or_default() += 1;
                     }
                 }
+                if let Some(gpu) = place.and_then(|at| u16::try_from(at).ok()) {
+                    let number = u32::try_from(xid.xid).unwrap_or(u32::MAX);
+                    outcome.inputs.push(Input::Xid {
+                        gpu,
+                        xid: number,
+                        at_ms: xid.at_ms,
+                    });
+                }
             }
             News::Hanging(calls) => {
                 for call in calls {
@@ -276,6 +284,7 @@ impl Gpus {
                 .flatten()
                 .map(process_fact)
                 .collect(),
+            digest: Some(digest(&reading, self.gpus.get(at))),
         };
         let condition = reading.condition;
         self.tell_change(at, condition, "by its last reading");
@@ -313,6 +322,10 @@ impl Gpus {
         let fact = GpuFact {
             look: gpu.look,
             condition,
+            digest: Some(GpuDigest {
+                condition,
+                ..GpuDigest::default()
+            }),
             ..GpuFact::default()
         };
         let gpu = u16::try_from(at).unwrap_or(u16::MAX);
@@ -344,6 +357,46 @@ impl Gpus {
             epoch: Epoch(parts.next()??.parse().ok()?),
             rank: Rank(parts.next()??.parse().ok()?),
         })
+    }
+}
+
+/// A reading in short.
+fn digest(reading: &GpuReading, gpu: Option<&Gpu>) -> GpuDigest {
+    let identity = gpu.and_then(|gpu| gpu.identity.as_ref());
+    let links = reading.nvlink;
+    let sum = |counts: &[Option<u64>]| -> Option<u64> {
+        let known = counts.iter().flatten();
+        known
+            .copied()
+            .fold(None, |sum: Option<u64>, n| Some(sum.unwrap_or(0) + n))
+    };
+    GpuDigest {
+        gpu: 0,
+        at_ms: reading.at_ms,
+        condition: reading.condition,
+        took_us: Some(reading.took_us),
+        util_pct: reading.gpu_util_pct.map(u64::from),
+        mem_used_bytes: reading.memory.map(|memory| memory.used_bytes),
+        mem_total_bytes: reading.memory.map(|memory| memory.total_bytes),
+        temp_c: reading.temp_c.map(u64::from),
+        slowdown_temp_c: identity.and_then(|i| i.slowdown_temp_c).map(u64::from),
+        mem_temp_c: reading.mem_temp_c.map(u64::from),
+        power_mw: reading.power_mw.map(u64::from),
+        sm_mhz: reading.sm_mhz.map(u64::from),
+        max_sm_mhz: identity.and_then(|i| i.max_sm_mhz).map(u64::from),
+        throttle: reading.throttle,
+        ecc_corrected: reading.ecc.corrected_volatile,
+        ecc_uncorrected: reading.ecc.uncorrected_volatile,
+        rows_replaced: sum(&[reading.rows.corrected, reading.rows.uncorrected]),
+        rows_pending: reading.rows.pending.map(u64::from),
+        rows_failed: reading.rows.failed.map(u64::from),
+        pcie_width: reading.pcie.width.map(u64::from),
+        pcie_max_width: identity.and_then(|i| i.pcie_max_width).map(u64::from),
+        pcie_replays: reading.pcie.replays,
+        nvlinks: links.map(|links| u64::from(links.links)),
+        nvlinks_up: links.map(|links| u64::from(links.up)),
+        nvlink_errors: links.and_then(|l| sum(&[l.crc_flit, l.crc_data, l.replays, l.recoveries])),
+        xids: None,
     }
 }
 

@@ -4,6 +4,7 @@
 //! Start reading at [`run`] in `event_loop.rs`, then `effects.rs`.
 
 mod agent;
+mod check;
 mod checkpoints;
 mod effects;
 mod event_loop;

@@ -129,6 +129,7 @@ impl From<&Directive> for v1::Directive {
             checkpoints_recorded: d.checkpoints_recorded.iter().map(recorded).collect(),
             lease_ms: d.lease_ms,
             masters: d.masters.clone(),
+            checks: wire(&d.checks),
         }
     }
 }
@@ -148,6 +149,7 @@ impl TryFrom<v1::Directive> for Directive {
             checkpoints_recorded: d.checkpoints_recorded.into_iter().map(recorded).collect(),
             lease_ms: d.lease_ms,
             masters: d.masters,
+            checks: list(d.checks, "checks")?,
         })
     }
 }
@@ -235,6 +237,7 @@ impl From<&TaskEvent> for v1::TaskEvent {
                 hook: hook_to(*hook),
                 reason: reason.clone(),
             }),
+            TaskEvent::Gpu(event) => Kind::Gpu(event.into()),
         };
         Self { kind: Some(kind) }
     }
@@ -275,6 +278,7 @@ impl TryFrom<v1::TaskEvent> for TaskEvent {
                     hook: hook_from(h.hook)?,
                     reason: short(h.reason, "hook_failed.reason")?,
                 },
+                Kind::Gpu(event) => TaskEvent::Gpu(required(Some(event), "gpu")?),
             },
         )
     }

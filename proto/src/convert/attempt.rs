@@ -4,7 +4,7 @@ use berth_types::{
     Attempt, AttemptEnd, AttemptPhase, Epoch, GpuShare, NodeId, PastAttempt, Rank, TaskPhase,
     TaskPlacement, TaskRecord,
 };
-use v1::attempt_end::{Failed, Kind as EndKind, Plain};
+use v1::attempt_end::{Failed, GpuFault, Kind as EndKind, Plain};
 use v1::task_record::{Assigned, Ended, Phase, Running};
 
 use super::{DecodeError, list, narrow, required, wire};
@@ -98,6 +98,11 @@ impl From<&AttemptEnd> for v1::AttemptEnd {
             AttemptEnd::Evicted { reason } => EndKind::Evicted(reason.clone()),
             AttemptEnd::Cancelled => EndKind::Cancelled(Plain {}),
             AttemptEnd::TimedOut => EndKind::TimedOut(Plain {}),
+            AttemptEnd::GpuFault { node, gpu, reason } => EndKind::GpuFault(GpuFault {
+                node: node.0,
+                gpu: (*gpu).into(),
+                reason: reason.clone(),
+            }),
         };
         Self { kind: Some(kind) }
     }
@@ -119,6 +124,11 @@ impl TryFrom<v1::AttemptEnd> for AttemptEnd {
             EndKind::Evicted(reason) => AttemptEnd::Evicted { reason },
             EndKind::Cancelled(Plain {}) => AttemptEnd::Cancelled,
             EndKind::TimedOut(Plain {}) => AttemptEnd::TimedOut,
+            EndKind::GpuFault(f) => AttemptEnd::GpuFault {
+                node: NodeId(f.node),
+                gpu: narrow(f.gpu, "gpu_fault.gpu")?,
+                reason: f.reason,
+            },
         })
     }
 }

@@ -7,6 +7,7 @@ mod agent;
 mod attempt;
 mod checkpoint;
 mod event;
+mod health;
 mod host;
 mod job;
 mod job_view;

@@ -128,6 +128,8 @@ impl From<&NodeView> for v1::Node {
             jobs: n.jobs.iter().map(|j| j.0).collect(),
             connected: n.connected,
             isolation: (n.isolation != Isolation::default()).then(|| (&n.isolation).into()),
+            health: wire(&n.health),
+            telemetry: wire(&n.telemetry),
         }
     }
 }
@@ -153,6 +155,8 @@ impl TryFrom<v1::Node> for NodeView {
                 Some(isolation) => isolation.try_into()?,
                 None => Isolation::default(),
             },
+            health: list(n.health, "health")?,
+            telemetry: list(n.telemetry, "telemetry")?,
         })
     }
 }

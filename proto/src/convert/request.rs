@@ -25,7 +25,7 @@ fn key_from(key: &str) -> Result<u128, DecodeError> {
     Ok(uuid.as_u128())
 }
 
-fn name_from(name: String) -> Result<String, DecodeError> {
+pub(super) fn name_from(name: String) -> Result<String, DecodeError> {
     if name.is_empty() {
         return Err(DecodeError::new("name", "empty", "give a node's name"));
     }

@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CheckpointRecord, Epoch, GpuShare, Hook, HostReport, JobId, LostNodeRule, Rank};
+use crate::{
+    CheckpointRecord, Epoch, GpuEvent, GpuShare, HealthCheck, Hook, HostReport, JobId,
+    LostNodeRule, Rank,
+};
 
 /// One task of one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -101,6 +104,8 @@ pub struct Directive {
     /// Where all masters listen, `host:port`: in the first directive of a connection, and whenever they change. Empty says
     /// nothing.
     pub masters: Vec<String>,
+    /// Tests wanted of GPUs that were out of service, and of the node. Repeating one asks for its answer again.
+    pub checks: Vec<HealthCheck>,
 }
 
 /// How a task ended.
@@ -178,6 +183,8 @@ pub enum TaskEvent {
         /// How, with its last words.
         reason: String,
     },
+    /// Something was seen of the node's GPUs, or a test was answered.
+    Gpu(GpuEvent),
 }
 
 /// What an agent tells the leader.

@@ -12,8 +12,8 @@ use crate::attempt::PastAttempt;
 use crate::host::Isolation;
 use crate::identity::{CertificateView, Grant, Identity};
 use crate::{
-    Attempt, CheckpointRecord, Epoch, Fault, JobId, JobSpec, JobState, MasterId, NodeId, NodeSpec,
-    NodeState, Outcome, Rank,
+    Attempt, CheckpointRecord, Epoch, Fault, GpuDigest, HealthOrder, HealthView, JobId, JobSpec,
+    JobState, MasterId, NodeId, NodeSpec, NodeState, Outcome, Rank,
 };
 
 /// Most jobs or events in one page of an answer.
@@ -117,6 +117,15 @@ pub enum Request {
     },
     /// Certificates on record that have not expired.
     ListCertificates,
+    /// Take a node or one of its GPUs out of service, or return it. Told apart from a drain by what ends it: a test.
+    SetHealth {
+        /// The node's name.
+        name: String,
+        /// Index or UUID of one GPU; the whole node if `None`.
+        gpu: Option<String>,
+        /// What to do.
+        order: HealthOrder,
+    },
 }
 
 /// Which jobs to list.
@@ -405,6 +414,10 @@ pub struct NodeView {
     pub connected: bool,
     /// How it isolates tasks, while it is connected.
     pub isolation: Isolation,
+    /// The node's own health first, then that of its GPUs; what was never unwell is not listed.
+    pub health: Vec<HealthView>,
+    /// Newest readings of its GPUs, as far as the leader has heard any.
+    pub telemetry: Vec<GpuDigest>,
 }
 
 /// A master as shown to people and scripts.

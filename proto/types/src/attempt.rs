@@ -95,6 +95,15 @@ pub enum AttemptEnd {
     Cancelled,
     /// Ran longer than its time limit.
     TimedOut,
+    /// A GPU failed under it; not charged to the job.
+    GpuFault {
+        /// Its node.
+        node: NodeId,
+        /// Its index in the node's offer.
+        gpu: u16,
+        /// What was seen.
+        reason: String,
+    },
 }
 
 /// One incarnation of a job.
@@ -144,6 +153,7 @@ impl AttemptEnd {
             AttemptEnd::Evicted { .. } => Outcome::Cancelled,
             AttemptEnd::Cancelled => Outcome::Cancelled,
             AttemptEnd::TimedOut => Outcome::TimedOut,
+            AttemptEnd::GpuFault { .. } => Outcome::Failed { code: -1 },
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod api;
 pub mod attempt;
 pub mod checkpoint;
 pub mod fault;
+pub mod health;
 pub mod host;
 pub mod id;
 pub mod identity;
@@ -32,6 +33,10 @@ pub use attempt::{
 };
 pub use checkpoint::{CheckpointFile, CheckpointRecord};
 pub use fault::Fault;
+pub use health::{
+    Evidence, Finding, GpuDigest, GpuEvent, HealthCheck, HealthNote, HealthOrder, HealthStage,
+    HealthView, Outage, Sign,
+};
 pub use host::{Hook, HostReport, Isolation, IsolationKind};
 pub use id::{Epoch, JobId, MasterId, NodeId, Rank};
 pub use identity::{CertificateView, Grant, Identity, JoinToken, Role};

@@ -30,6 +30,7 @@ mod attempts;
 mod certificates;
 mod checkpoints;
 mod fencing;
+mod health;
 mod keys;
 mod masters;
 mod nodes;
@@ -173,6 +174,11 @@ impl Transition<'_> {
                 Err(rejection) => CommandResult::Rejected(rejection),
             },
             Command::RevokeCertificates { identity } => self.revoke_certificates(identity).into(),
+            Command::RecordHealth { node, findings } => self.record_health(*node, findings).into(),
+            Command::OrderHealth { node, gpu, order } => {
+                self.order_health(*node, *gpu, order).into()
+            }
+            Command::ReviewHealth { node, gpu } => self.review_health(*node, *gpu).into(),
         }
     }
 }

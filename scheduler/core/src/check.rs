@@ -11,6 +11,7 @@ mod events;
 mod fencing;
 mod finished;
 mod gang;
+mod health;
 mod keys;
 mod nodes;
 mod ports;
@@ -46,6 +47,7 @@ impl State {
         reservations::check(self, &mut report);
         keys::check(self, &mut report);
         nodes::check(self, &mut report);
+        health::check(self, &mut report);
         events::check(self, &mut report);
         finished::check(self, &mut report);
         certificates::check(self, &mut report);

@@ -7,17 +7,25 @@
 //!
 //! Decoding never panics and never allocates more than a small multiple of what it was given.
 
+use std::sync::Arc;
+
+use berth_types::NodeId;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::command::{Command, LogEntry, ProposalTag};
+use crate::health::NodeHealth;
 use crate::state::{Certificates, FinishedJob, State};
 
 /// Format of log entries written now.
 pub const ENTRY_VERSION: u8 = 1;
-/// Format of states written now. 1 was without certificates.
-pub const STATE_VERSION: u8 = 2;
+/// Format of states written now. 1 was without certificates, 2 without health.
+pub const STATE_VERSION: u8 = 3;
+/// The format before health was kept; still read.
+const STATE_WITHOUT_HEALTH: u8 = 2;
+/// The format before certificates were kept; still read.
+const STATE_WITHOUT_CERTIFICATES: u8 = 1;
 /// Format of finished jobs written now.
 pub const FINISHED_VERSION: u8 = 1;
 /// Largest entry that is read. One that is longer stops every master for good, so whoever proposes stays below it.
@@ -25,7 +33,7 @@ pub const MAX_ENTRY_BYTES: usize = 1 << 20;
 /// Most commands in one entry.
 pub const MAX_COMMANDS: usize = 65_536;
 /// Commands known to this binary; their numbers in the log are below.
-const COMMANDS: u32 = 18;
+const COMMANDS: u32 = 21;
 
 /// Bytes that are not what they should be.
 #[derive(Debug, Error)]
@@ -116,25 +124,31 @@ pub fn decode_entry(bytes: &[u8]) -> Result<LogEntry, CodecError> {
 
 /// The state as bytes, without what [`State::rebuild_derived`] builds.
 pub fn encode_state(state: &State) -> Bytes {
-    encode(STATE_VERSION, state)
+    let health: Vec<(&NodeId, &NodeHealth)> =
+        state.health.iter().map(|(id, h)| (id, &**h)).collect();
+    encode(STATE_VERSION, &(state, health))
 }
 
 /// Reads a state and builds its derived parts.
 pub fn decode_state(bytes: &[u8]) -> Result<State, CodecError> {
     const WHAT: &str = "state";
-    let mut state: State = match bytes.split_first() {
-        Some((1, before)) => {
+    let mut state = match bytes.split_first() {
+        Some((&STATE_WITHOUT_CERTIFICATES, before)) => {
             // What was added since stands behind it, empty.
-            let mut grown = vec![STATE_VERSION];
+            let mut grown = vec![STATE_WITHOUT_HEALTH];
             grown.extend_from_slice(before);
             let grown = postcard::to_extend(&Certificates::default(), grown);
-            decode(
-                &grown.expect("plain data in memory serialises"),
-                WHAT,
-                STATE_VERSION,
-            )?
+            let grown = grown.expect("plain data in memory serialises");
+            decode(&grown, WHAT, STATE_WITHOUT_HEALTH)?
         }
-        _ => decode(bytes, WHAT, STATE_VERSION)?,
+        Some((&STATE_WITHOUT_HEALTH, _)) => decode(bytes, WHAT, STATE_WITHOUT_HEALTH)?,
+        _ => {
+            let (mut state, health): (State, Vec<(NodeId, NodeHealth)>) =
+                decode(bytes, WHAT, STATE_VERSION)?;
+            let health = health.into_iter().map(|(id, h)| (id, Arc::new(h)));
+            state.health = health.collect();
+            state
+        }
     };
     state.rebuild_derived();
     Ok(state)

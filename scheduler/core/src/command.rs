@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use berth_types::api::{Drain, MasterInfo};
 use berth_types::{
-    CheckpointRecord, Epoch, Grant, Identity, JobId, JobSpec, MasterId, NodeId, NodeSpec, Progress,
-    TaskInventory, TaskKey, TaskPlacement,
+    CheckpointRecord, Epoch, Finding, Grant, HealthOrder, Identity, JobId, JobSpec, MasterId,
+    NodeId, NodeSpec, Progress, TaskInventory, TaskKey, TaskPlacement,
 };
 use serde::{Deserialize, Serialize};
 
@@ -162,6 +162,29 @@ pub enum Command {
     RevokeCertificates {
         /// Whose.
         identity: Identity,
+    },
+    /// What was seen of a node's health.
+    RecordHealth {
+        /// Which.
+        node: NodeId,
+        /// In order.
+        findings: Vec<Finding>,
+    },
+    /// An operator takes a GPU or a node out of service, or wants it back.
+    OrderHealth {
+        /// The node.
+        node: NodeId,
+        /// One of its GPUs, by index in its offer; the whole node if `None`.
+        gpu: Option<u16>,
+        /// What to do.
+        order: HealthOrder,
+    },
+    /// The time of a health record may have come: it is tested, or forgiven.
+    ReviewHealth {
+        /// The node.
+        node: NodeId,
+        /// One of its GPUs; the node's own record if `None`.
+        gpu: Option<u16>,
     },
 }
 

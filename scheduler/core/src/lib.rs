@@ -13,6 +13,7 @@ pub mod check;
 pub mod codec;
 pub mod command;
 pub mod goodput;
+pub mod health;
 pub mod insight;
 pub mod planner;
 pub mod policy;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use berth_types::{JobId, NodeSpec, TaskPlacement};
 use rand_chacha::ChaCha8Rng;
 
+use crate::health::Telemetry;
 use crate::insight::Insights;
 use crate::state::State;
 
@@ -36,6 +37,8 @@ pub struct View {
     pub insights: Insights,
     /// Pools whose size can be changed, by name; empty where nobody could change one.
     pub pools: Arc<[Pool]>,
+    /// Newest readings of GPUs: utilisation, memory, temperature, throttling, errors. Empty where nothing reads them.
+    pub telemetry: Telemetry,
 }
 
 /// Label that names a node's pool.

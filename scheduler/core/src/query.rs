@@ -9,6 +9,7 @@ use std::sync::Arc;
 use berth_types::api::{JobFilter, JobView, NodeView};
 use berth_types::{Isolation, JobId, JobState, NodeState, Outcome};
 
+use crate::health::{self, Telemetry};
 use crate::state::{FinishedJob, Job, Node, State};
 
 pub use fit::can_ever_fit;
@@ -132,10 +133,17 @@ fn matches_job(filter: &JobFilter, job: &Job) -> bool {
 }
 
 /// A node; `connected` is what the leader knows, and how it isolates tasks is for the leader to add.
-pub fn node_view(_state: &State, node: &Node, connected: bool) -> NodeView {
+pub fn node_view(state: &State, node: &Node, connected: bool, telemetry: &Telemetry) -> NodeView {
+    let machine = || {
+        state
+            .health
+            .get(&node.id)
+            .map(|h| h.machine.why().to_owned())
+    };
     let reason = match (node.lost, &node.drain) {
         (true, _) => node.reason.clone(),
         (false, Some(drain)) => drain.reason.clone(),
+        (false, None) if node.resting => machine().unwrap_or_default(),
         (false, None) => String::new(),
     };
     NodeView {
@@ -151,6 +159,8 @@ pub fn node_view(_state: &State, node: &Node, connected: bool) -> NodeView {
         jobs: node.jobs.keys().copied().collect(),
         connected,
         isolation: Isolation::default(),
+        health: health::views(state, node.id, state.time_ms),
+        telemetry: telemetry.get(&node.id).map_or(Vec::new(), |t| t.to_vec()),
     }
 }
 

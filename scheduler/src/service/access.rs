@@ -47,6 +47,8 @@ pub(crate) const ACCESS: &[(&str, Access)] = &[
     ("/berth.v1.Nodes/Drain", ADMIN),
     ("/berth.v1.Nodes/Undrain", ADMIN),
     ("/berth.v1.Nodes/Fence", ADMIN),
+    ("/berth.v1.Nodes/Quarantine", ADMIN),
+    ("/berth.v1.Nodes/Return", ADMIN),
     ("/berth.v1.Cluster/Status", VIEWER),
     ("/berth.v1.Cluster/Members", VIEWER),
     ("/berth.v1.Cluster/AddMaster", ADMIN),

@@ -43,4 +43,18 @@ impl v1::nodes_server::Nodes for Nodes {
     ) -> Result<Response<v1::Done>, Status> {
         self.0.serve(request.into_inner()).await
     }
+
+    async fn quarantine(
+        &self,
+        request: Request<v1::QuarantineRequest>,
+    ) -> Result<Response<v1::Done>, Status> {
+        self.0.serve(request.into_inner()).await
+    }
+
+    async fn r#return(
+        &self,
+        request: Request<v1::ReturnRequest>,
+    ) -> Result<Response<v1::Done>, Status> {
+        self.0.serve(request.into_inner()).await
+    }
 }

@@ -161,6 +161,7 @@ fn full(nodes: u32) -> View {
         state,
         insights: Insights::new(),
         pools: Arc::default(),
+        telemetry: Default::default(),
     }
 }
 

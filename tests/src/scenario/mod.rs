@@ -8,8 +8,10 @@ mod all_replaced;
 mod around_failover;
 mod away_and_back;
 mod backup;
+mod bad_node;
 mod cut_leader;
 mod ends_alone;
+mod fatal_xid;
 mod fence;
 mod followers;
 mod frozen_leader;
@@ -17,6 +19,7 @@ mod members;
 mod power_cut;
 mod torn;
 mod upgrade;
+mod vanished_gpu;
 mod wait_rule;
 
 use std::future::Future;
@@ -141,6 +144,12 @@ scenarios! {
         "masters are added, removed and replaced while jobs are submitted";
     "all-masters-replaced": all_replaced,
         "every master is replaced while an agent stays as it is: it finds the new ones, also when it is started again";
+    "fatal-xid": fatal_xid,
+        "a GPU reports a fatal error under a gang: it goes on elsewhere within 3 s, and nothing is placed on that GPU";
+    "gpu-vanished": vanished_gpu,
+        "a GPU disappears under a running job: it is noticed, and the job runs elsewhere";
+    "bad-node": bad_node,
+        "a node breaks every task at once: it does not swallow a queue of jobs one by one";
 }
 
 /// The scenario with this name.

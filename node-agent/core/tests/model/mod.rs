@@ -324,6 +324,7 @@ impl World {
             | Effect::PruneCheckpoints { .. }
             | Effect::TellTask { .. }
             | Effect::LookAtGpus { .. }
+            | Effect::RunCheck { .. }
             | Effect::EndProcess { .. }
             | Effect::SaveMasters(_)
             | Effect::Refused { .. } => {}

@@ -46,6 +46,7 @@ impl Transition<'_> {
         }
         let text = format!("saved a checkpoint at step {}", record.step);
         self.job_event("job.checkpoint", job, &text);
+        self.move_at_checkpoint(job);
         Ok(())
     }
 

@@ -106,6 +106,11 @@ impl Transition<'_> {
         };
         node.spec = Arc::clone(spec);
         node.trim_gpus();
+        let spec_now = Arc::clone(spec);
+        self.forget_health_of_changed(id, |gpu| same_device(&old, &spec_now, gpu));
+        let Some(node) = self.state.node_mut(id) else {
+            return;
+        };
         let jobs: Vec<JobId> = node.jobs.keys().copied().collect();
         let text = format!("offers something else now: {}", offer_text(spec));
         self.node_event("node.changed", id, &text);
@@ -151,6 +156,7 @@ impl Transition<'_> {
         };
         let text = format!("is lost{with}: {}", short(reason));
         self.node_event("node.lost", id, &text);
+        self.note_loss(id);
         self.drop_reservations_on(id);
         for job in jobs {
             self.on_lost_node(job, id);

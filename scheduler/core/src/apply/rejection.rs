@@ -56,6 +56,14 @@ pub enum Rejection {
     /// No node has this id.
     #[error("node {0} does not exist")]
     NoSuchNode(NodeId),
+    /// The node has no such GPU.
+    #[error("node {node} has no GPU {gpu}")]
+    NoSuchGpu {
+        /// The node.
+        node: NodeId,
+        /// What was meant.
+        gpu: u16,
+    },
     /// The node is not lost.
     #[error("node {0} is in contact")]
     NodeNotLost(NodeId),
@@ -166,6 +174,11 @@ impl Rejection {
                 NotFound,
                 "NODE_NOT_FOUND",
                 "see `berth nodes` for known names",
+            ),
+            Rejection::NoSuchGpu { .. } => (
+                NotFound,
+                "GPU_NOT_FOUND",
+                "see `berth node NAME` for its GPUs",
             ),
             Rejection::NodeNotLost(_) => (
                 FailedPrecondition,

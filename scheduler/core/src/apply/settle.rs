@@ -6,7 +6,7 @@
 //! | failed with [`EXIT_REQUEUE`] | is queued again after its back-off, not charged, at most [`MAX_REQUEUES`] times |
 //! | failed otherwise | restarts after a doubling back-off, charged to `max_restarts`, or has failed |
 //! | a node could not start it | is queued again after a short growing pause, not charged, at most [`MAX_START_FAULTS`] times in a row |
-//! | a node was lost | is queued again at once, not charged, both together at most [`MAX_NODE_FAULTS`] times |
+//! | a node was lost, or a GPU failed | is queued again at once, not charged, all together at most [`MAX_NODE_FAULTS`] times |
 //! | evicted | is queued again at once, not charged |
 //!
 //! An attempt with tasks on a lost node is over only when the job's rule says so, see `fencing`.
@@ -71,6 +71,10 @@ impl Transition<'_> {
         let epoch = attempt.epoch;
         remember(job, &attempt, end.clone(), now);
         self.vacated(id, epoch);
+        if end == AttemptEnd::Completed {
+            let nodes: Vec<NodeId> = attempt.tasks.iter().map(|t| t.placement.node).collect();
+            self.clear_failures(&nodes);
+        }
         match self.next(id, &end) {
             Some(Next::Finish(outcome, reason)) => self.finish(id, outcome, reason),
             Some(Next::Queue { not_before_ms, why }) => self.queue_again(id, not_before_ms, &why),
@@ -109,8 +113,10 @@ impl Transition<'_> {
                 };
                 Next::Finish(end.outcome(), format!("{why}{budget}"))
             }
-            AttemptEnd::NotStarted { .. } | AttemptEnd::NodeLost { .. } => {
-                let lost = matches!(end, AttemptEnd::NodeLost { .. });
+            AttemptEnd::NotStarted { .. }
+            | AttemptEnd::NodeLost { .. }
+            | AttemptEnd::GpuFault { .. } => {
+                let lost = !matches!(end, AttemptEnd::NotStarted { .. });
                 let pause_ms = match lost {
                     true => 0,
                     false => doubled(START_FAULT_PAUSE_MS, job.start_faults),
@@ -205,6 +211,13 @@ impl Transition<'_> {
             }
             AttemptEnd::Evicted { reason } => format!("evicted{}", said(reason)),
             AttemptEnd::Cancelled => "cancelled".to_owned(),
+            AttemptEnd::GpuFault { node, gpu, reason } => {
+                format!(
+                    "GPU {gpu} of node {} failed{}",
+                    self.node_name(*node),
+                    said(reason)
+                )
+            }
             AttemptEnd::TimedOut => "its time limit was reached".to_owned(),
         }
     }
@@ -229,6 +242,7 @@ pub(super) fn may_run_again(job: &Job, end: &AttemptEnd) -> bool {
         }
         AttemptEnd::NodeLost { .. }
         | AttemptEnd::NotStarted { .. }
+        | AttemptEnd::GpuFault { .. }
         | AttemptEnd::Evicted { .. } => true,
     }
 }

@@ -120,8 +120,13 @@ impl Transition<'_> {
     fn task_failed(&mut self, job: JobId, rank: Rank, exit: &TaskExit, lost: Option<NodeId>) {
         let reason = short(&exit.reason);
         let code = exit.code;
+        let blamed = match lost {
+            Some(_) => None,
+            None => self.blame(job, rank, exit),
+        };
         let end = match lost {
             Some(node) => AttemptEnd::NodeLost { node },
+            None if let Some(end) = blamed => end,
             None if exit.node_fault => AttemptEnd::NotStarted { reason },
             None => AttemptEnd::Failed { rank, code, reason },
         };

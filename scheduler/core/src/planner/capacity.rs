@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use berth_types::{Epoch, GroupSpec, JobId, NodeId, TaskPlacement};
 
 use super::class::Class;
-use super::room::{Amounts, Claim, Room, bytes};
+use super::room::{Amounts, Claim, Look, Room, bytes};
 use super::seat::{PortRange, Seat};
 use super::stock::Layout;
 use crate::state::{Node, State};
@@ -78,28 +78,27 @@ impl<'a> Capacity<'a> {
                 .values()
                 .map(|n| &**n)
                 .filter(|n| n.is_schedulable()),
-            false,
+            Look::Now,
         )
     }
 
-    /// What these nodes, in ascending order of their ids, have free, or would have if they were empty.
-    pub(super) fn of_nodes(nodes: impl Iterator<Item = &'a Node>, emptied: bool) -> Self {
+    /// What these nodes, in ascending order of their ids, have free, or would have.
+    pub(super) fn of_nodes(nodes: impl Iterator<Item = &'a Node>, look: Look) -> Self {
         let nodes: Vec<&Node> = nodes.collect();
-        Self::of_arranged(&nodes, &Layout::of(&nodes), emptied)
+        Self::of_arranged(&nodes, &Layout::of(&nodes), look)
     }
 
     /// The same, if it is known how they are arranged.
-    pub(super) fn of_arranged(nodes: &[&'a Node], layout: &Layout, emptied: bool) -> Self {
+    pub(super) fn of_arranged(nodes: &[&'a Node], layout: &Layout, look: Look) -> Self {
         let mut amounts = Amounts::default();
         let mut seats = layout.seats(nodes);
         for (seat, node) in seats.iter_mut().zip(nodes) {
             let ports = PortRange::of(node);
-            seat.ports_left = if emptied {
-                ports.count
-            } else {
-                ports.left(node)
+            seat.ports_left = match look {
+                Look::Now => ports.left(node),
+                Look::Emptied | Look::Mended => ports.count,
             };
-            amounts.push_node(node, emptied);
+            amounts.push_node(node, look);
         }
         let room = Room::build(amounts, &seats, layout.class_count());
         Self::new(seats, layout.classes(nodes), layout.rack_names(nodes), room)
@@ -137,7 +136,7 @@ impl<'a> Capacity<'a> {
         let room = kept.unwrap_or_else(|| {
             let mut amounts = Amounts::default();
             for seat in &seats {
-                amounts.push_node(seat.node, true);
+                amounts.push_node(seat.node, Look::Emptied);
             }
             Room::build(amounts, &seats, self.classes.len())
         });

@@ -8,6 +8,7 @@ use super::capacity::{Capacity, Leeway};
 use super::class::{Class, links};
 use super::gpu_pick::{Bench, slots};
 use super::reason::{self, plural};
+use super::room::Look;
 use super::shape::{GpuMatch, gpu_suits};
 use crate::state::{Node, State};
 
@@ -23,6 +24,7 @@ struct Tally {
     most_free: u32,
     workers: u32,
     short_of_host: u32,
+    out: u32,
 }
 
 /// A line per class of equal nodes and state, such as `12 nodes a100x8: 3 GPUs free of 96, needs 4 on one node`.
@@ -30,10 +32,11 @@ pub(super) fn lines(state: &State, groups: &[GroupSpec]) -> Vec<String> {
     let Some(group) = groups.iter().max_by_key(|group| group.resources.milligpu) else {
         return Vec::new();
     };
-    let capacity = Capacity::of_nodes(state.nodes.values().map(|node| &**node), false);
+    let capacity = Capacity::of_nodes(state.nodes.values().map(|node| &**node), Look::Now);
     let mut tallies: BTreeMap<(u32, u8), Tally> = BTreeMap::new();
     for (index, seat) in (0u32..).zip(&capacity.seats) {
         let state = match seat.node.state() {
+            NodeState::Ready if seat.node.resting => 3,
             NodeState::Ready => 0,
             NodeState::Draining => 1,
             NodeState::Lost => 2,
@@ -45,6 +48,7 @@ pub(super) fn lines(state: &State, groups: &[GroupSpec]) -> Vec<String> {
             group,
             &bench,
             capacity.now.whole[index as usize],
+            seat.node,
         );
     }
     let mut lines: Vec<String> = (tallies.iter())
@@ -61,10 +65,19 @@ pub(super) fn lines(state: &State, groups: &[GroupSpec]) -> Vec<String> {
 }
 
 impl Tally {
-    fn add(&mut self, class: &Class<'_>, group: &GroupSpec, bench: &Bench, whole: u16) {
+    fn add(
+        &mut self,
+        class: &Class<'_>,
+        group: &GroupSpec,
+        bench: &Bench,
+        whole: u16,
+        node: &Node,
+    ) {
         let suits = GpuMatch::of(group, class);
         let r = &group.resources;
         self.nodes += 1;
+        let out = node.gpus.iter().filter(|gpu| gpu.blocked).count();
+        self.out += u32::try_from(out).unwrap_or(0);
         self.gpus += u32::try_from(class.gpus.len()).unwrap_or(0);
         self.free += u32::from(whole);
         self.most_free = self.most_free.max(u32::from(whole));
@@ -101,6 +114,7 @@ fn line(class: &Class<'_>, state: u8, group: &GroupSpec, tally: &Tally) -> Strin
     match state {
         1 => return format!("{head}: out of service, draining"),
         2 => return format!("{head}: out of service, lost"),
+        3 => return format!("{head}: out of service for its health"),
         _ => {}
     }
     let mut text = if tally.gpus > 0 {
@@ -113,6 +127,9 @@ fn line(class: &Class<'_>, state: u8, group: &GroupSpec, tally: &Tally) -> Strin
     } else {
         head
     };
+    if tally.out > 0 {
+        text = format!("{text}, {} out of service for their health", tally.out);
+    }
     let devices = group.resources.devices();
     if devices > 1 {
         text = format!(

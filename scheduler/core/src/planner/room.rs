@@ -21,6 +21,17 @@ pub(super) struct Amounts {
     pub(super) mem: Vec<i64>,
 }
 
+/// How nodes are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// As they are.
+    Now,
+    /// As if nothing ran there.
+    Emptied,
+    /// As if nothing ran there and every GPU were in service.
+    Mended,
+}
+
 /// What a task takes from, or gives back to, a seat.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Claim<'p> {
@@ -31,19 +42,27 @@ pub(super) struct Claim<'p> {
 }
 
 impl Amounts {
-    /// Adds what a node has free, or would have if nothing ran there.
-    pub(super) fn push_node(&mut self, node: &Node, emptied: bool) {
+    /// Adds what a node has free, or would have.
+    pub(super) fn push_node(&mut self, node: &Node, look: Look) {
         let spec = &node.spec;
         let count = spec.gpus.len().min(usize::from(u16::MAX));
         for gpu in 0..count {
-            let used = if emptied { None } else { node.gpus.get(gpu) };
-            let used = used.map_or(0, |u| signed(u.milligpu).saturating_add(signed(u.reserved)));
-            self.gpus.push(WHOLE.saturating_sub(used));
+            let known = node.gpus.get(gpu);
+            let used = match look {
+                Look::Now => {
+                    known.map_or(0, |u| signed(u.milligpu).saturating_add(signed(u.reserved)))
+                }
+                Look::Emptied | Look::Mended => 0,
+            };
+            // As if something held it for ever; what does hold it is given back on top.
+            let is_out = look != Look::Mended && known.is_some_and(|u| u.blocked);
+            let out = if is_out { WHOLE } else { 0 };
+            self.gpus
+                .push(WHOLE.saturating_sub(used).saturating_sub(out));
         }
-        let (cpu, mem) = if emptied {
-            (0, 0)
-        } else {
-            (node.used_millicpu, node.used_mem_bytes)
+        let (cpu, mem) = match look {
+            Look::Now => (node.used_millicpu, node.used_mem_bytes),
+            Look::Emptied | Look::Mended => (0, 0),
         };
         self.cpu.push(i64::from(spec.millicpu) - i64::from(cpu));
         self.mem.push(bytes(spec.mem_bytes) - bytes(mem));

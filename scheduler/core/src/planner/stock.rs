@@ -14,7 +14,7 @@ use berth_types::{JobSpec, NodeId, NodeSpec};
 
 use super::capacity::Capacity;
 use super::class::{Class, ClassKey, Links, links};
-use super::room::{Amounts, Room};
+use super::room::{Amounts, Look, Room};
 use super::seat::{PortRange, Seat};
 use super::shape::{GpuMatch, Matches, Request};
 use crate::state::{Node, State};
@@ -105,6 +105,12 @@ impl Layout {
     }
 }
 
+/// GPUs of a node that are out of service.
+fn blocked(node: &Node) -> impl Iterator<Item = u16> {
+    let gpus = (0u16..).zip(&node.gpus);
+    gpus.filter(|(_, used)| used.blocked).map(|(gpu, _)| gpu)
+}
+
 /// A node in service, as it was when it was looked at last.
 #[derive(Debug)]
 struct Seen {
@@ -113,6 +119,8 @@ struct Seen {
     id: NodeId,
     spec: Arc<NodeSpec>,
     ports_left: u32,
+    /// GPUs out of service.
+    blocked: Vec<u16>,
 }
 
 /// What is known of a request, as long as the nodes in service are the same.
@@ -149,7 +157,7 @@ impl Stock {
         for index in changed {
             let node = nodes[index as usize];
             let mut free = Amounts::default();
-            free.push_node(node, false);
+            free.push_node(node, Look::Now);
             room.set(index, &seats[index as usize], &free);
             self.seen[index as usize].ports_left = PortRange::of(node).left(node);
         }
@@ -176,7 +184,8 @@ impl Stock {
                     continue;
                 }
                 let seen = self.seen.get_mut(index)?;
-                if seen.id != node.id || !Arc::ptr_eq(&seen.spec, &node.spec) {
+                let same_gpus = seen.blocked.iter().copied().eq(blocked(node));
+                if seen.id != node.id || !Arc::ptr_eq(&seen.spec, &node.spec) || !same_gpus {
                     return None;
                 }
                 seen.node = Arc::downgrade(node);
@@ -197,6 +206,7 @@ impl Stock {
                 id: node.id,
                 spec: Arc::clone(&node.spec),
                 ports_left: PortRange::of(node).left(node),
+                blocked: blocked(node).collect(),
             });
         }
         *self = Self {
@@ -204,7 +214,7 @@ impl Stock {
             layout: Layout::of(&nodes),
             ..Self::default()
         };
-        Capacity::of_arranged(&nodes, &self.layout, false)
+        Capacity::of_arranged(&nodes, &self.layout, Look::Now)
     }
 
     /// What would be free if nothing ran: the indexes, lent as by [`take`](Self::take).

@@ -7,6 +7,7 @@ use super::evidence;
 use super::place::place;
 use super::reason::{self, WaitCode, WaitReason};
 use super::release::Trust;
+use super::room::Look;
 use super::shape::{Shape, Shapes};
 use super::{HeadReservation, promise, release};
 use crate::state::{Job, Node, State};
@@ -140,29 +141,30 @@ impl<'a> Pending<'a> {
     /// The reason, if it does not fit the nodes in service even if they were empty.
     fn unavailable(&self) -> Option<(WaitCode, String, String)> {
         let nodes = || self.state.nodes.values().map(|node| &**node);
-        let fits = |nodes: &mut dyn Iterator<Item = &'a Node>| {
-            let capacity = Capacity::of_nodes(nodes, true);
+        let fits = |nodes: &mut dyn Iterator<Item = &'a Node>, look: Look| {
+            let capacity = Capacity::of_nodes(nodes, look);
             let mut shapes = Shapes::new();
             let shape = shapes.intern(&self.job.spec, &capacity);
             let shape = shapes.get(shape);
             place(&capacity, shape, &shape.least(), Leeway::ALL, &mut 0).is_some()
         };
-        if fits(&mut nodes().filter(|node| node.is_schedulable())) {
+        if fits(
+            &mut nodes().filter(|node| node.is_schedulable()),
+            Look::Emptied,
+        ) {
             return None;
         }
         let needs = format!("needs {}", reason::requests(&self.job.spec.groups));
-        if !fits(&mut nodes()) {
+        if !fits(&mut nodes(), Look::Mended) {
             let (what, change) = evidence::unmet(self.state, &self.job.spec.groups);
             return Some((WaitCode::BadConstraints, format!("{needs}; {what}"), change));
         }
         let away: Vec<String> = nodes()
             .filter(|node| {
-                !node.is_schedulable() && evidence::suits_some(node, &self.job.spec.groups)
+                let is_out = !node.is_schedulable() || node.gpus.iter().any(|gpu| gpu.blocked);
+                is_out && evidence::suits_some(node, &self.job.spec.groups)
             })
-            .map(|node| match node.state() {
-                NodeState::Lost => format!("{} (lost)", node.spec.name),
-                NodeState::Draining | NodeState::Ready => format!("{} (drains)", node.spec.name),
-            })
+            .map(|node| self.why_away(node))
             .collect();
         let away = reason::names(away.iter().map(String::as_str));
         let text = format!("{needs}; that takes nodes that are out of service: {away}");
@@ -171,6 +173,30 @@ impl<'a> Pending<'a> {
             text,
             format!("the return of {away}"),
         ))
+    }
+
+    /// Such as `n3 (GPU 2 quarantined: XID 79 (fell off the bus))`.
+    fn why_away(&self, node: &Node) -> String {
+        let name = &node.spec.name;
+        match node.state() {
+            NodeState::Lost => return format!("{name} (lost)"),
+            NodeState::Draining => return format!("{name} (drains)"),
+            NodeState::Ready => {}
+        }
+        let Some(health) = self.state.health.get(&node.id) else {
+            return name.clone();
+        };
+        if health.is_resting() {
+            return format!("{name} ({})", health.machine.why());
+        }
+        let mut out = health.gpus.iter().filter(|(_, h)| !h.stage.is_usable());
+        match out.next() {
+            Some((gpu, record)) => match out.count() {
+                0 => format!("{name} (GPU {gpu} {})", record.why()),
+                more => format!("{name} (GPU {gpu} {}, and {more} more)", record.why()),
+            },
+            None => name.clone(),
+        }
     }
 
     fn unplaced(&self) -> (WaitCode, String, String) {

@@ -63,6 +63,9 @@ fn of_stop(state: &State, end: &AttemptEnd) -> (&'static str, String) {
             let name = state.nodes.get(node).map_or("?", |n| n.name());
             ("NodeFail", format!("node {name} was lost"))
         }
+        AttemptEnd::GpuFault { gpu, reason, .. } => {
+            ("NodeFail", format!("GPU {gpu} failed: {reason}"))
+        }
         AttemptEnd::NotStarted { reason } => ("JobLaunchFailure", reason.clone()),
         AttemptEnd::Evicted { reason } => ("Preempted", reason.clone()),
         AttemptEnd::Cancelled => ("Cancelled", "cancelled by a user".to_owned()),

@@ -10,9 +10,11 @@
 //! restored master kills nothing.
 //!
 //! Each side of a conversation is one file: `session` (who is connected, and registrations), `reports` (what agents say),
-//! `directives` (what they are told), `silence` (nodes that say nothing), `host` (what nodes say of themselves), `verdict` (what the state says of their tasks).
+//! `directives` (what they are told), `health` (what they say of their GPUs), `silence` (nodes that say nothing), `host`
+//! (what nodes say of themselves), `verdict` (what the state says of their tasks).
 
 mod directives;
+mod health;
 mod host;
 mod reports;
 mod session;
@@ -24,6 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use berth_types::{JobId, NodeId, Progress, TaskInventory, TaskKey};
 
 use crate::command::Command;
+use crate::health::{Telemetry, Watch};
 use crate::state::State;
 pub(super) use session::Hello;
 use session::Session;
@@ -47,6 +50,9 @@ pub(super) struct Agents {
     marking: BTreeSet<NodeId>,
     progress: BTreeMap<JobId, (berth_types::Epoch, Progress)>,
     progress_changed: BTreeSet<JobId>,
+    /// What GPUs showed before, to see what changes.
+    watches: BTreeMap<NodeId, Watch>,
+    telemetry: Telemetry,
 }
 
 impl Agents {
@@ -60,6 +66,11 @@ impl Agents {
 
     pub(super) fn is_connected(&self, node: NodeId) -> bool {
         self.by_node.contains_key(&node)
+    }
+
+    /// Newest readings.
+    pub(super) fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
     }
 
     pub(super) fn session_ids(&self) -> impl Iterator<Item = u64> + '_ {

@@ -81,6 +81,9 @@ fn done_text(request: &Request) -> String {
         Request::FenceNode { name } => {
             format!("node {name} is fenced; its jobs may start elsewhere")
         }
+        Request::SetHealth { name, gpu, order } => {
+            super::orders::done_text(name, gpu.as_deref(), order)
+        }
         Request::AddMaster {
             id,
             replaces: Some(old),
@@ -134,6 +137,9 @@ impl Replica {
             Request::RevokeCertificates { identity } => Ok(Command::RevokeCertificates {
                 identity: identity.clone(),
             }),
+            Request::SetHealth { name, gpu, order } => {
+                self.health_order(name, gpu.as_deref(), order)
+            }
             _ => return None,
         })
     }
@@ -159,7 +165,7 @@ impl Replica {
         })
     }
 
-    fn node_id(&self, name: &str) -> Result<NodeId, ApiError> {
+    pub(super) fn node_id(&self, name: &str) -> Result<NodeId, ApiError> {
         let found = self.state.node_ids.get(name).copied();
         found.ok_or_else(|| {
             not_found(
@@ -268,7 +274,9 @@ impl Replica {
     fn node_view(&self, node: &crate::state::Node) -> berth_types::api::NodeView {
         let agents = self.lead.as_ref().map(|lead| &lead.agents);
         let connected = agents.is_some_and(|agents| agents.is_connected(node.id));
-        let mut view = query::node_view(&self.state, node, connected);
+        let none = crate::health::Telemetry::new();
+        let telemetry = agents.map_or(&none, |agents| agents.telemetry());
+        let mut view = query::node_view(&self.state, node, connected, telemetry);
         if let Some(isolation) = agents.and_then(|agents| agents.isolation(node.id)) {
             view.isolation = isolation.clone();
         }
@@ -497,7 +505,7 @@ impl Replica {
                 .map(|gpu| u64::from(gpu.milligpu))
                 .sum::<u64>();
             if node.state() != NodeState::Lost {
-                usable += node.gpus.len() as u64 * u64::from(berth_types::MILLI);
+                usable += node.usable_gpus() as u64 * u64::from(berth_types::MILLI);
             }
         }
         let lead = self.lead.as_ref();

@@ -17,6 +17,7 @@ mod config;
 mod io;
 mod launch;
 mod members;
+mod orders;
 mod peer;
 mod proposals;
 mod rounds;
@@ -267,6 +268,7 @@ impl Replica {
             self.propose_progress();
         }
         self.watch_nodes();
+        self.watch_health();
         self.expire_attempts();
         self.advance_members(out);
     }

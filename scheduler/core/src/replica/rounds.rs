@@ -120,6 +120,7 @@ impl Replica {
             state: self.state.clone(),
             insights: Insights::new(),
             pools: Arc::default(),
+            telemetry: lead.agents.telemetry().clone(),
         });
         out.push(Effect::AskPolicy { round, view });
         true

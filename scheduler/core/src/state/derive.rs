@@ -20,6 +20,10 @@ impl State {
         for reservation in &reservations {
             self.derive_reservation(reservation.job, reservation);
         }
+        let unwell: Vec<_> = self.health.keys().copied().collect();
+        for node in unwell {
+            self.refresh_health(node);
+        }
     }
 
     fn clear_derived(&mut self) {
@@ -41,6 +45,7 @@ impl State {
             node.reserved_mem_bytes = 0;
             node.jobs.clear();
             node.ports.clear();
+            node.resting = false;
             let spec = Arc::clone(&node.spec);
             self.node_ids.insert(spec.name.clone(), id);
             self.add_shape(&spec);

@@ -21,6 +21,7 @@ use berth_types::{Epoch, JobId, MasterId, NodeId, Outcome};
 use imbl::{OrdMap, OrdSet, Vector};
 use serde::{Deserialize, Serialize};
 
+use crate::health::Records;
 pub use asked::Asked;
 pub(crate) use asked::Request;
 pub use certificates::{Certificate, Certificates, Revocation, TokenUse};
@@ -106,6 +107,10 @@ pub struct State {
     /// read by [`apply`](crate::apply).
     #[serde(skip)]
     pub alarm: Option<String>,
+    /// How GPUs and nodes are doing; nodes that there was never anything to say of have no record. The codec writes it
+    /// behind the rest.
+    #[serde(skip)]
+    pub health: Records,
 }
 
 /// Index into [`State::finished_by_class`].

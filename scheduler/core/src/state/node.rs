@@ -14,6 +14,8 @@ pub struct GpuUse {
     pub milligpu: u32,
     /// Kept by reservations, in thousandths.
     pub reserved: u32,
+    /// Out of service: nothing new may be placed on it. Derived from [`State::health`](super::State::health).
+    pub blocked: bool,
 }
 
 /// A node.
@@ -56,6 +58,10 @@ pub struct Node {
     /// Ports leased to gangs. Derived.
     #[serde(skip)]
     pub ports: BTreeMap<u16, JobId>,
+    /// Out of service for its health: nothing new may be placed here. Derived from
+    /// [`State::health`](super::State::health).
+    #[serde(skip)]
+    pub resting: bool,
 }
 
 impl Node {
@@ -78,6 +84,7 @@ impl Node {
             reserved_mem_bytes: 0,
             jobs: BTreeMap::new(),
             ports: BTreeMap::new(),
+            resting: false,
         }
     }
 
@@ -97,6 +104,16 @@ impl Node {
 
     /// True if new tasks may be placed here.
     pub fn is_schedulable(&self) -> bool {
-        self.state() == NodeState::Ready
+        self.state() == NodeState::Ready && !self.resting
+    }
+
+    /// True if this GPU is out of service.
+    pub fn is_blocked(&self, gpu: u16) -> bool {
+        self.gpus.get(usize::from(gpu)).is_some_and(|g| g.blocked)
+    }
+
+    /// GPUs in service, whatever the node itself is.
+    pub fn usable_gpus(&self) -> usize {
+        self.gpus.iter().filter(|gpu| !gpu.blocked).count()
     }
 }

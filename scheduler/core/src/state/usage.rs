@@ -132,6 +132,20 @@ impl State {
         self.jobs.get_mut(&job).map(Arc::make_mut)
     }
 
+    /// Sets what a node's health says of its use.
+    pub(crate) fn refresh_health(&mut self, id: NodeId) {
+        let health = self.health.get(&id).cloned().unwrap_or_default();
+        let Some(node) = self.node_mut(id) else {
+            return;
+        };
+        node.resting = health.is_resting();
+        let offered = node.spec.gpus.len();
+        for (gpu, used) in (0u16..).zip(&mut node.gpus) {
+            used.blocked = usize::from(gpu) < offered && health.is_blocked(gpu);
+        }
+        node.trim_gpus();
+    }
+
     /// Counts one more node of this shape.
     pub(crate) fn add_shape(&mut self, spec: &NodeSpec) {
         let shape = NodeShape::of(spec);

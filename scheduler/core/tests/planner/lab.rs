@@ -141,6 +141,7 @@ impl Lab {
             state: self.state.clone(),
             insights: Insights::new(),
             pools: Arc::default(),
+            telemetry: Default::default(),
         }
     }
 

@@ -17,8 +17,9 @@ use berth_core::command::ProposalTag;
 use berth_core::{Bundle, Command, Eviction, LogEntry, Start};
 use berth_types::api::{Drain, MasterInfo, Progress};
 use berth_types::{
-    CheckpointRecord, Epoch, GpuShare, Grant, Identity, JobId, JoinToken, MasterId, NodeId, Rank,
-    Role, TaskExit, TaskInventory, TaskKey, TaskPlacement,
+    CheckpointRecord, Epoch, Evidence, Finding, GpuShare, Grant, HealthOrder, Identity, JobId,
+    JoinToken, MasterId, NodeId, Outage, Rank, Role, Sign, TaskExit, TaskInventory, TaskKey,
+    TaskPlacement,
 };
 use proptest::prelude::*;
 
@@ -31,6 +32,40 @@ fn commands() -> Vec<(&'static str, Command)> {
     all.extend(job_commands());
     all.extend(certificate_commands());
     all
+}
+
+/// Every kind of evidence.
+fn record_health(node: NodeId) -> Command {
+    let evidence = [
+        Evidence::Xid {
+            xid: 79,
+            at_ms: 5_000,
+        },
+        Evidence::Out(Outage::Lost),
+        Evidence::Back,
+        Evidence::Sign {
+            sign: Sign::SlowToAnswer,
+            points: 100,
+            text: "slow".into(),
+        },
+        Evidence::Forecast {
+            per_mille: 900,
+            text: "errors grow".into(),
+        },
+        Evidence::Checked {
+            number: 2,
+            passed: true,
+            text: "sound".into(),
+        },
+    ];
+    let findings = evidence.into_iter().map(|evidence| Finding {
+        gpu: Some(1),
+        evidence,
+    });
+    Command::RecordHealth {
+        node,
+        findings: findings.collect(),
+    }
 }
 
 fn cluster_commands() -> Vec<(&'static str, Command)> {
@@ -75,6 +110,18 @@ fn cluster_commands() -> Vec<(&'static str, Command)> {
                 by_operator: true,
             },
         ),
+        ("RecordHealth", record_health(node)),
+        (
+            "OrderHealth",
+            Command::OrderHealth {
+                node,
+                gpu: Some(3),
+                order: HealthOrder::Quarantine {
+                    reason: "smells".into(),
+                },
+            },
+        ),
+        ("ReviewHealth", Command::ReviewHealth { node, gpu: None }),
         ("SetDrain", Command::SetDrain { node, drain }),
         ("SetDrain none", Command::SetDrain { node, drain: None }),
         (
@@ -286,7 +333,7 @@ fn golden_entries_read_and_write_the_same() {
     numbers.dedup();
     assert_eq!(
         numbers,
-        (0..18).collect::<Vec<u8>>(),
+        (0..21).collect::<Vec<u8>>(),
         "a command without golden bytes"
     );
     if update {
@@ -298,10 +345,10 @@ fn golden_entries_read_and_write_the_same() {
 #[test]
 fn what_a_newer_binary_wrote_is_named() {
     let mut bytes = encode_entry(&golden_entry(plan())).to_vec();
-    bytes[12] = 18;
+    bytes[12] = 21;
     assert!(matches!(
         decode_entry(&bytes),
-        Err(CodecError::UnknownCommand(18))
+        Err(CodecError::UnknownCommand(21))
     ));
     bytes[0] = 2;
     assert!(matches!(
@@ -385,15 +432,20 @@ fn states_and_finished_jobs_survive_their_bytes() {
 }
 
 #[test]
-fn a_state_from_before_certificates_is_read() {
-    let (script, _) = busy();
+fn a_state_from_before_certificates_and_health_is_read() {
+    let (mut script, _) = busy();
+    script.state.health.clear();
     let mut bytes = encode_state(&script.state).to_vec();
-    // Behind everything else: no number, three empty maps, never pruned.
+    // Behind everything else: the health of no node.
+    assert_eq!(bytes.pop(), Some(0));
+    bytes[0] = 2;
+    assert_eq!(decode_state(&bytes).expect("an old state"), script.state);
+    // Before that: no number, three empty maps, never pruned.
     assert_eq!(bytes[bytes.len() - 5..], [0; 5]);
     bytes.truncate(bytes.len() - 5);
     bytes[0] = 1;
-    assert_eq!(decode_state(&bytes).expect("an old state"), script.state);
-    bytes[0] = 2;
+    assert_eq!(decode_state(&bytes).expect("an older state"), script.state);
+    bytes[0] = 3;
     assert!(decode_state(&bytes).is_err());
 }
 

@@ -132,6 +132,8 @@ impl Run {
                 "node.lost",
                 "node.changed",
                 "certificate.revoked",
+                "gpu.quarantined",
+                "job.gpu_fault",
             ];
             if let Some(kind) = known.into_iter().find(|k| *k == event.kind) {
                 count(kind);
@@ -206,7 +208,7 @@ fn random_commands_reach_the_interesting_parts() {
         random ^= random << 17;
         (random >> 20) as u16
     };
-    for _ in 0..40 {
+    for _ in 0..120 {
         let mut run = Run::new();
         for _ in 0..400 {
             let kind = (next() % u16::from(KINDS)) as u8;
@@ -234,6 +236,8 @@ fn random_commands_reach_the_interesting_parts() {
         "job.finished",
         "node.lost",
         "node.changed",
+        "gpu.quarantined",
+        "job.gpu_fault",
     ] {
         assert!(seen.get(what).is_some_and(|n| *n >= 5), "{what}: {seen:?}");
     }

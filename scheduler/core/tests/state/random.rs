@@ -6,8 +6,9 @@ use berth_core::state::{Job, Node, State};
 use berth_core::{Bundle, Command, Eviction, Start};
 use berth_types::api::{Drain, Progress};
 use berth_types::{
-    CheckpointRecord, Epoch, GpuShare, Grant, Identity, JobId, JobSpec, JoinToken, LostNodeRule,
-    NodeId, Rank, Role, TaskExit, TaskInventory, TaskKey, TaskPhase, TaskPlacement,
+    CheckpointRecord, Epoch, Evidence, Finding, GpuShare, Grant, HealthOrder, Identity, JobId,
+    JobSpec, JoinToken, LostNodeRule, NodeId, Outage, Rank, Role, Sign, TaskExit, TaskInventory,
+    TaskKey, TaskPhase, TaskPlacement,
 };
 
 use crate::make::{self, GIB};
@@ -22,7 +23,7 @@ pub(crate) struct Dice {
 }
 
 /// Kinds that [`command`] knows.
-pub(crate) const KINDS: u8 = 34;
+pub(crate) const KINDS: u8 = 36;
 
 pub(crate) fn command(state: &State, now_ms: u64, dice: Dice) -> Command {
     match dice.kind {
@@ -36,6 +37,7 @@ pub(crate) fn command(state: &State, now_ms: u64, dice: Dice) -> Command {
         }
         19..=23 => node_command(state, dice),
         32 | 33 => certificate_command(state, now_ms, dice),
+        34 | 35 => health_command(state, now_ms, dice),
         _ => job_command(state, now_ms, dice),
     }
 }
@@ -76,6 +78,48 @@ fn spec(dice: Dice) -> JobSpec {
         spec.name.clear();
     }
     spec
+}
+
+fn health_command(state: &State, now_ms: u64, dice: Dice) -> Command {
+    let Dice { a, b, c, .. } = dice;
+    let node = pick_node(state, a);
+    let gpu = (b % 7 != 0).then_some(b % 5);
+    let record = state.health.get(&node).and_then(|h| h.of(gpu));
+    let evidence = match c % 12 {
+        0 if b % 3 == 0 => {
+            let order = HealthOrder::Quarantine {
+                reason: "by hand".into(),
+            };
+            return Command::OrderHealth { node, gpu, order };
+        }
+        0 | 1 => {
+            let order = HealthOrder::Return;
+            return Command::OrderHealth { node, gpu, order };
+        }
+        2 | 3 => return Command::ReviewHealth { node, gpu },
+        4 | 5 => Evidence::Xid {
+            xid: [13, 31, 48, 74, 79, 94, 151, 999][usize::from(b % 8)],
+            at_ms: now_ms,
+        },
+        6 => Evidence::Out(Outage::Lost),
+        7 => Evidence::Back,
+        8 => Evidence::Sign {
+            sign: Sign::Hot,
+            points: u32::from(b) * 10,
+            text: "hot".into(),
+        },
+        9 => Evidence::Forecast {
+            per_mille: u32::from(b % 1000),
+            text: "errors grow".into(),
+        },
+        _ => Evidence::Checked {
+            number: record.map_or(0, |record| record.tests),
+            passed: b % 2 == 0,
+            text: "looked at".into(),
+        },
+    };
+    let findings = vec![Finding { gpu, evidence }];
+    Command::RecordHealth { node, findings }
 }
 
 fn pick<T>(mut items: impl ExactSizeIterator<Item = T>, at: u16) -> Option<T> {

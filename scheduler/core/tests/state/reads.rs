@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use berth_core::apply::apply;
+use berth_core::health::Telemetry;
 use berth_core::query::{
     can_ever_fit, finished_view, job_view, jobs_by_state, list_jobs, matches_finished, node_view,
     nodes_by_state,
@@ -192,7 +193,7 @@ fn counts_cover_every_job_and_node() {
     assert_eq!(counts, expected);
     assert_eq!(nodes_by_state(&script.state), (1, 1, 1));
     let node = script.state.node_named("n1").expect("known");
-    let view = node_view(&script.state, node, true);
+    let view = node_view(&script.state, node, true, &Telemetry::new());
     assert_eq!(
         (view.state, view.tasks, view.connected),
         (NodeState::Ready, 1, true)
@@ -200,7 +201,7 @@ fn counts_cover_every_job_and_node() {
     assert_eq!(view.used_milligpu, [1000, 0, 0, 0]);
     let lost = script.state.node_named("n2").expect("known");
     assert_eq!(
-        node_view(&script.state, lost, false).reason,
+        node_view(&script.state, lost, false, &Telemetry::new()).reason,
         "no contact for 4 s"
     );
 }

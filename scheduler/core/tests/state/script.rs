@@ -9,6 +9,8 @@
 //! running JOB[@EPOCH] [RANK …]                  all ranks if none is named
 //! exit JOB[@EPOCH] CODE [RANK …] [why=TEXT]     node_fault=yes for a start that the node could not do; node=NAME
 //! lost NODE | fence NODE [operator=yes] | drain NODE [evict=yes] | undrain NODE
+//! xid NODE GPU NUMBER | out NODE GPU lost | back NODE GPU | sign NODE GPU POINTS | forecast NODE GPU PER_MILLE
+//! quarantine NODE [GPU] why=TEXT | return NODE [GPU] | review NODE [GPU] | tested NODE [GPU] pass=yes
 //! cancel JOB | expire JOB[@EPOCH] | reject JOB
 //! checkpoint JOB[@EPOCH] STEP | damaged JOB@EPOCH STEP | progress JOB[@EPOCH] STEP
 //! show                                          the state in short
@@ -22,8 +24,8 @@ use berth_core::apply::{CommandResult, apply};
 use berth_core::{Bundle, Command, Eviction, Start, State};
 use berth_types::api::{Drain, Progress};
 use berth_types::{
-    CheckpointRecord, Epoch, GpuShare, JobId, LostNodeRule, NodeId, Rank, TaskExit, TaskInventory,
-    TaskKey, TaskPhase, TaskPlacement,
+    CheckpointRecord, Epoch, Evidence, Finding, GpuShare, HealthOrder, JobId, LostNodeRule, NodeId,
+    Outage, Rank, Sign, TaskExit, TaskInventory, TaskKey, TaskPhase, TaskPlacement,
 };
 
 use crate::make::{self, GIB};
@@ -162,8 +164,61 @@ impl Script {
             }
             "running" | "exit" => self.tasks(words),
             "lost" | "fence" | "drain" | "undrain" => self.node_command(words),
+            "xid" | "out" | "back" | "sign" | "forecast" | "quarantine" | "return" | "review"
+            | "tested" => self.health(words),
             _ => self.job_command(words),
         }
+    }
+
+    fn health(&self, words: &Words<'_>) -> Command {
+        let node = self.node_id(words.words[1]);
+        let gpu: Option<u16> = words.words.get(2).map(|gpu| gpu.parse().expect("a GPU"));
+        let number = || words.words[3].parse::<u32>().expect("a number");
+        let why = words.options.get("why").unwrap_or(&"").replace('_', " ");
+        let evidence = match words.words[0] {
+            "quarantine" => {
+                let order = HealthOrder::Quarantine { reason: why };
+                return Command::OrderHealth { node, gpu, order };
+            }
+            "return" => {
+                let order = HealthOrder::Return;
+                return Command::OrderHealth { node, gpu, order };
+            }
+            "review" => return Command::ReviewHealth { node, gpu },
+            "xid" => Evidence::Xid {
+                xid: number(),
+                at_ms: words.number("seen", self.now_ms),
+            },
+            "out" => Evidence::Out(match words.words[3] {
+                "lost" => Outage::Lost,
+                "hangs" => Outage::Unresponsive,
+                _ => Outage::ResetRequired,
+            }),
+            "back" => Evidence::Back,
+            "sign" => Evidence::Sign {
+                sign: Sign::PcieReplays,
+                points: number(),
+                text: "packets sent again".into(),
+            },
+            "forecast" => Evidence::Forecast {
+                per_mille: number(),
+                text: "errors grow".into(),
+            },
+            _ => Evidence::Checked {
+                number: self.tests(node, gpu),
+                passed: words.yes("pass"),
+                text: "looked at".into(),
+            },
+        };
+        Command::RecordHealth {
+            node,
+            findings: vec![Finding { gpu, evidence }],
+        }
+    }
+
+    fn tests(&self, node: NodeId, gpu: Option<u16>) -> u64 {
+        let health = self.state.health.get(&node);
+        health.and_then(|h| h.of(gpu)).map_or(0, |h| h.tests)
     }
 
     fn node(&self, words: &Words<'_>) -> Command {

@@ -57,7 +57,10 @@ impl Deeds {
             | Command::SetMaster { .. }
             | Command::SetClusterVersion { .. }
             | Command::IssueCertificate { .. }
-            | Command::RevokeCertificates { .. } => {}
+            | Command::RevokeCertificates { .. }
+            | Command::RecordHealth { .. }
+            | Command::OrderHealth { .. }
+            | Command::ReviewHealth { .. } => {}
         }
     }
 

@@ -4,6 +4,7 @@
 //! policy, its plan is applied, evicted tasks are gone, started ones run. What ends or is vacated thereby belongs to
 //! the same instant.
 
+mod ailing;
 mod faults;
 mod instant;
 mod meter;
@@ -26,6 +27,7 @@ use super::lane::Lane;
 use super::outcome::{JobOutcome, Ledger, Outcome, Packed, Span};
 use super::setting::{Rounds, Setting};
 use crate::calendar::Calendar;
+use ailing::Ailing;
 use faults::{Mishap, Trouble};
 use meter::{Machines, Meter};
 use pools::Pools;
@@ -187,6 +189,7 @@ struct Run<'a> {
     machines: Machines,
     trouble: Trouble,
     pools: Pools,
+    ailing: Ailing,
     lane: Lane,
     insights: Insights,
     planner: Planner,
@@ -241,6 +244,7 @@ impl<'a> Run<'a> {
             machines: Machines::new(&setting.cluster),
             trouble: Trouble::default(),
             pools: Pools::new(&setting.cluster, setting.seed),
+            ailing: Ailing::default(),
             lane: Lane::new(),
             insights: Insights::new(),
             planner: Planner::new(),
@@ -286,6 +290,7 @@ impl<'a> Run<'a> {
             self.calendar.next_ms(),
             self.round_ms,
             outset_ms,
+            self.review_ms(),
         ];
         let next_ms = times.into_iter().flatten().min()?;
         (next_ms <= self.setting.until_ms.unwrap_or(u64::MAX)).then_some(next_ms)

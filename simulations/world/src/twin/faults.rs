@@ -33,6 +33,10 @@ pub struct NodeFaults {
     pub degraded_ms: u64,
     /// Share of its speed that is left then, in thousandths.
     pub degraded_per_mille: u32,
+    /// Time between two breakdowns of one of its GPUs, which end what runs on it with an XID.
+    pub gpu_fails_every_ms: u64,
+    /// From there until that GPU is mended.
+    pub gpu_repair_ms: u64,
     /// True if it is not there at first: it is asked for at time 0.
     pub cold: bool,
     /// From being asked for to being in service, exactly.
@@ -135,6 +139,7 @@ enum Kind {
     Speed,
     Rank,
     Pool,
+    Breakdown,
 }
 
 /// The stream that the requests for nodes of a pool are granted by.
@@ -148,6 +153,7 @@ fn label(kind: Kind, index: usize) -> u64 {
         Kind::Speed => 0x11,
         Kind::Rank => 0x12,
         Kind::Pool => 0x13,
+        Kind::Breakdown => 0x14,
     };
     kind << 40 | index as u64
 }
@@ -158,6 +164,7 @@ pub(super) struct NodeFate {
     pub(super) faults: NodeFaults,
     life: Dice,
     speed: Dice,
+    breakdowns: Dice,
 }
 
 impl NodeFate {
@@ -166,6 +173,7 @@ impl NodeFate {
             faults,
             life: Dice::new(seed, label(Kind::Life, node)),
             speed: Dice::new(seed, label(Kind::Speed, node)),
+            breakdowns: Dice::new(seed, label(Kind::Breakdown, node)),
         }
     }
 
@@ -198,6 +206,19 @@ impl NodeFate {
             let in_ms = exponential(&mut self.speed, every_ms).max(1);
             let gpu = self.speed.index(gpus);
             let for_ms = exponential(&mut self.speed, self.faults.degraded_ms).max(1);
+            (in_ms, gpu, for_ms)
+        })
+    }
+}
+
+impl NodeFate {
+    /// When a GPU breaks, which one, and for how long; `None` if that does not happen.
+    pub(super) fn breaks(&mut self, gpus: usize) -> Option<(u64, usize, u64)> {
+        let every_ms = self.faults.gpu_fails_every_ms;
+        (every_ms > 0 && gpus > 0).then(|| {
+            let in_ms = exponential(&mut self.breakdowns, every_ms).max(1);
+            let gpu = self.breakdowns.index(gpus);
+            let for_ms = exponential(&mut self.breakdowns, self.faults.gpu_repair_ms).max(1);
             (in_ms, gpu, for_ms)
         })
     }

@@ -202,6 +202,17 @@ impl World<'_> {
             Effect::PruneCheckpoints { .. } | Effect::TellTask { .. } => {}
             // GPUs are declared here, so there are no facts of them to act on; and no machine has hooks.
             Effect::LookAtGpus { .. } | Effect::EndProcess { .. } | Effect::RunHook(_) => {}
+            // Machines of this world are sound whenever they answer.
+            Effect::RunCheck { check } => {
+                let text = "sound".to_owned();
+                let input = Box::new(Input::Checked {
+                    check,
+                    passed: true,
+                    text,
+                });
+                let machine = at;
+                self.calendar.after(1, Event::AgentHears { machine, input });
+            }
             Effect::Disconnect { session } => {
                 let machine = &mut self.machines[at.machine];
                 if machine.session == Some(session) {

@@ -150,6 +150,8 @@ fn faults(rng: &mut ChaCha8Rng) -> Faults {
             fails_every_ms: pick(rng, &[0, 300, 2_000]),
             repair_ms: 100,
             degrades_every_ms: pick(rng, &[0, 200]),
+            gpu_fails_every_ms: pick(rng, &[0, 0, 300]),
+            gpu_repair_ms: pick(rng, &[50, 400_000]),
             degraded_ms: 90,
             degraded_per_mille: 400,
             cold: below(rng, 3) == 0,

@@ -69,6 +69,14 @@ pub enum PlanFault {
     /// The node is lost or drains.
     #[error("node {0} takes no work")]
     NodeUnavailable(NodeId),
+    /// The GPU is out of service.
+    #[error("GPU {gpu} of node {node} is out of service")]
+    Quarantined {
+        /// The node.
+        node: NodeId,
+        /// The GPU.
+        gpu: u16,
+    },
     /// The node lacks a label that the job asks for.
     #[error("node {node} has not the labels that task {rank} of job {job} asks for")]
     WrongLabels {

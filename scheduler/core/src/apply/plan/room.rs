@@ -76,6 +76,10 @@ impl<'a> Room<'a> {
                     gpu: share.gpu,
                 });
             }
+            if node.is_blocked(share.gpu) {
+                let (node, gpu) = (node.id, share.gpu);
+                return Err(PlanFault::Quarantined { node, gpu });
+            }
         }
         Ok(())
     }

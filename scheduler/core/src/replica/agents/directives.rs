@@ -5,6 +5,7 @@ use berth_types::{
     Tombstone,
 };
 
+use super::health::ask_for_tests;
 use super::session::Session;
 use crate::replica::{Effect, Replica, launch};
 use crate::state::{Node, State};
@@ -22,7 +23,8 @@ impl Replica {
                 continue;
             };
             let never_started = never_started(&self.state, node, session, now);
-            if refresh(&self.state, node, session) {
+            let tests = ask_for_tests(&self.state, node, session);
+            if refresh(&self.state, node, session) || tests {
                 agents.dirty.insert(id);
             }
             if !never_started.is_empty() {
@@ -41,6 +43,7 @@ impl Replica {
             let masters_due = std::mem::take(&mut session.masters_due);
             let nothing = full.launch.is_empty() && full.stop.is_empty() && full.forget.is_empty();
             if nothing
+                && full.checks.is_empty()
                 && full.checkpoints_recorded.is_empty()
                 && !session.answer_due
                 && !masters_due

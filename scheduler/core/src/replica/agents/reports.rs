@@ -131,6 +131,7 @@ impl Replica {
                         },
                     );
                 }
+                TaskEvent::Gpu(event) => self.on_gpu_event(id, event),
                 TaskEvent::CheckpointVerified { job, record } => {
                     self.proposals
                         .push(Command::RecordCheckpoint { job, record }, None);

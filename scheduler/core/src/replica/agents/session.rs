@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use berth_types::{AgentReport, Directive, HostReport, NodeId, NodeSpec, TaskKey, Tombstone};
+use berth_types::{
+    AgentReport, Directive, HealthCheck, HostReport, NodeId, NodeSpec, TaskKey, Tombstone,
+};
 
 use crate::command::Command;
 use crate::replica::{Effect, Replica};
@@ -20,6 +22,7 @@ pub(super) struct Session {
     /// Live tasks that must end before the node may be used (again).
     pub(super) stale: BTreeSet<TaskKey>,
     pub(super) told_to_stop: BTreeSet<Tombstone>,
+    pub(super) told_checks: BTreeSet<HealthCheck>,
     /// The agent has not been told where the masters are, or they have changed since.
     pub(super) masters_due: bool,
     pub(super) out: Directive,
@@ -68,6 +71,7 @@ impl Replica {
             known: BTreeSet::new(),
             stale: BTreeSet::new(),
             told_to_stop: BTreeSet::new(),
+            told_checks: BTreeSet::new(),
             masters_due: true,
             out: Directive::default(),
             answer_due: true,

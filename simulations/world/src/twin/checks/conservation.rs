@@ -75,6 +75,7 @@ mod tests {
             node.gpus = vec![GpuUse {
                 milligpu,
                 reserved: 500,
+                blocked: false,
             }];
             state.nodes.insert(node.id, Arc::new(node.clone()));
             conservation.check(&belief(&state, ledger, open))

@@ -25,6 +25,10 @@ pub(super) enum Mishap {
     Slows { node: usize, gpu: u16, for_ms: u64 },
     /// And fast again.
     Recovers { node: usize, gpu: u16 },
+    /// One of its GPUs breaks.
+    Breaks { node: usize, gpu: u16, for_ms: u64 },
+    /// And is mended.
+    Mended { node: usize, gpu: u16 },
 }
 
 /// What is wrong at the moment.
@@ -94,14 +98,27 @@ impl Run<'_> {
             Mishap::Dies { node, .. } => self.die(node, now_ms),
             Mishap::Slows { node, gpu, for_ms } => {
                 let per_mille = self.trouble.fates[node].faults.degraded_per_mille;
-                self.set_gpu_speed(node, gpu, f64::from(per_mille) / 1_000.0);
+                self.set_gpu_speed(node, gpu, f64::from(per_mille) / 1_000.0, now_ms)?;
                 let recovers = Event::Mishap(Mishap::Recovers { node, gpu });
                 self.calendar.at(now_ms.saturating_add(for_ms), recovers);
                 self.next_slow_down(node, now_ms.saturating_add(for_ms));
                 Ok(())
             }
-            Mishap::Recovers { node, gpu } => {
-                self.set_gpu_speed(node, gpu, 1.0);
+            Mishap::Recovers { node, gpu } => self.set_gpu_speed(node, gpu, 1.0, now_ms),
+            Mishap::Breaks { node, gpu, for_ms } => {
+                let mended_ms = now_ms.saturating_add(for_ms);
+                let mended = Event::Mishap(Mishap::Mended { node, gpu });
+                self.calendar.at(mended_ms, mended);
+                self.next_break(node, mended_ms);
+                match self.machines.id(node) {
+                    Some(node) => self.break_gpu(node, gpu, now_ms),
+                    None => Ok(()),
+                }
+            }
+            Mishap::Mended { node, gpu } => {
+                if let Some(node) = self.machines.id(node) {
+                    self.mend_gpu(node, gpu);
+                }
                 Ok(())
             }
         }
@@ -123,6 +140,7 @@ impl Run<'_> {
         }
         if incarnation == 1 {
             self.next_slow_down(index, now_ms);
+            self.next_break(index, now_ms);
         }
         Ok(())
     }
@@ -133,6 +151,15 @@ impl Run<'_> {
             let gpu = u16::try_from(gpu).unwrap_or(u16::MAX);
             let slows = Event::Mishap(Mishap::Slows { node, gpu, for_ms });
             self.calendar.at(from_ms.saturating_add(in_ms), slows);
+        }
+    }
+
+    fn next_break(&mut self, node: usize, from_ms: u64) {
+        let gpus = (self.setting.cluster.node(node)).map_or(0, |node| node.gpus.len());
+        if let Some((in_ms, gpu, for_ms)) = self.trouble.fates[node].breaks(gpus) {
+            let gpu = u16::try_from(gpu).unwrap_or(u16::MAX);
+            let breaks = Event::Mishap(Mishap::Breaks { node, gpu, for_ms });
+            self.calendar.at(from_ms.saturating_add(in_ms), breaks);
         }
     }
 
@@ -187,15 +214,21 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn jobs_on(&self, node: NodeId) -> Vec<usize> {
+    pub(super) fn jobs_on(&self, node: NodeId) -> Vec<usize> {
         let node = self.lane.state.nodes.get(&node);
         let jobs = node.iter().flat_map(|node| node.jobs.keys());
         jobs.map(|job| lane::index_of(*job)).collect()
     }
 
-    fn set_gpu_speed(&mut self, index: usize, gpu: u16, share: f64) {
+    fn set_gpu_speed(
+        &mut self,
+        index: usize,
+        gpu: u16,
+        share: f64,
+        now_ms: u64,
+    ) -> Result<(), TwinError> {
         let Some(node) = self.machines.id(index) else {
-            return;
+            return Ok(());
         };
         if share == 1.0 {
             self.trouble.slow.remove(&(node, gpu));
@@ -204,6 +237,7 @@ impl Run<'_> {
         }
         let jobs = self.jobs_on(node);
         self.trouble.disturbed.extend(jobs);
+        self.read_speed(node, gpu, share, now_ms)
     }
 
     /// Who shares these nodes may be faster or slower now.

@@ -34,6 +34,7 @@ impl Run<'_> {
             self.take_up(outset, at_ms)?;
         }
         self.settle_speeds(at_ms)?;
+        self.review(at_ms)?;
         if self.round_ms.is_some_and(|round_ms| round_ms <= at_ms) {
             self.rounds(at_ms, policy)?;
         }

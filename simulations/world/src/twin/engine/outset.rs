@@ -41,6 +41,7 @@ impl<'a> Run<'a> {
             state: self.lane.state.clone(),
             insights: self.insights.clone(),
             pools: self.pools.shown(&self.setting.cluster),
+            telemetry: Default::default(),
         };
         let limits = planner::PlanLimits {
             max_starts: usize::MAX,

@@ -114,6 +114,7 @@ impl Run<'_> {
             state: self.lane.state.clone(),
             insights: self.insights.clone(),
             pools: self.pools.shown(&self.setting.cluster),
+            telemetry: self.ailing.telemetry.clone(),
         };
         let limits = &self.setting.limits;
         match policy {
