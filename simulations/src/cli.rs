@@ -114,6 +114,14 @@ mod tests {
             panic!("a seed is a valid request")
         };
         assert_eq!(options.seeds(), [7]);
+        let run = [
+            "berth-sim run --trace t --format swf --cluster c --policy fifo --interference",
+            "berth-sim replay b --policy fifo --interference rates.json",
+        ];
+        for line in run {
+            let parsed = Arguments::try_parse_from(line.split(' '));
+            assert!(parsed.is_ok(), "{line}: {parsed:?}");
+        }
         let both = ["berth-sim", "chaos", "--seed", "7", "--seeds", "3"];
         assert!(Arguments::try_parse_from(both).is_err());
     }

@@ -179,7 +179,7 @@ fn heading_height(names: &[&str]) -> u32 {
 /// Of a line. Those drawn first are wider, so that they show below others that run the same way.
 fn style(index: usize, count: usize) -> ShapeStyle {
     let below = u32::try_from(count.saturating_sub(index + 1)).unwrap_or(0);
-    COLOURS[index % COLOURS.len()].stroke_width(2 + below.min(3) * 2)
+    COLOURS[index % COLOURS.len()].stroke_width(2 + below.min(3))
 }
 
 fn distribution(title: &str, curves: &[Curve]) -> anyhow::Result<String> {
@@ -225,6 +225,7 @@ where
         let (above, below) = root.split_vertically(heading_height(&names));
         heading(&above, title, &names)?;
         let mut chart = ChartBuilder::on(&below)
+            .margin_left(14)
             .margin_right(24)
             .margin_bottom(8)
             .margin_top(8)
@@ -312,6 +313,7 @@ fn gantt(title: &str, workload: &Workload, timeline: &[Span]) -> anyhow::Result<
         let (above, below) = root.split_vertically(heading_height(&[]));
         heading(&above, &caption, &[])?;
         let mut chart = ChartBuilder::on(&below)
+            .margin_left(14)
             .margin_right(24)
             .margin_bottom(8)
             .margin_top(8)

@@ -28,8 +28,8 @@ pub struct ReplayOptions {
     #[arg(long)]
     pub skip_oversized: bool,
     /// Measured interference of jobs on the same GPU, as for `run`.
-    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "")]
-    pub interference: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    pub interference: Option<Option<PathBuf>>,
     /// What policies are told of how long recorded jobs run.
     #[arg(long, value_enum, default_value_t = Known::Asked)]
     pub durations: Known,

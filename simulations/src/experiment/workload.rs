@@ -47,8 +47,8 @@ pub struct WorkloadOptions {
     pub profiles: Option<PathBuf>,
     /// Jobs on the same GPU slow each other down as this table says, Gavel's simulation_throughputs.json; without a
     /// file, the one below BERTH_TRACES. Pairs that were not measured lose as much as the mean of those that were.
-    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "")]
-    pub interference: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    pub interference: Option<Option<PathBuf>>,
     /// A recorded order of arrivals, for packing runs: whoever does not fit is rejected, and nobody leaves.
     #[arg(long, value_name = "TSV", requires = "arrival_seed")]
     pub arrivals: Option<PathBuf>,
@@ -140,9 +140,9 @@ impl Workload {
         workload = workload.under(policy);
         workload.setting.faults = faults;
         if let Some(named) = &options.interference {
-            let path = match named.as_os_str().is_empty() {
-                true => load::interference::usual_file()?,
-                false => named.clone(),
+            let path = match named {
+                Some(named) => named.clone(),
+                None => load::interference::usual_file()?,
             };
             let cluster = &workload.setting.cluster;
             workload.setting.faults.interference = load::interference::read(&path, cluster)?;
