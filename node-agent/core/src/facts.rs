@@ -230,7 +230,7 @@ impl AgentCore {
             self.report_progress();
         }
         self.soil_gpus(key, effects);
-        if !self.leave(key, since_ms, effects) && !(by_itself && self.withhold(key)) {
+        if !(self.leave(key, since_ms, effects) || by_itself && self.withhold(key)) {
             self.tell_end(key);
         }
         self.start_waiting(key.job, effects);

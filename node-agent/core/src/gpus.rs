@@ -35,7 +35,7 @@ pub struct GpuFact {
     /// Processes on it.
     pub processes: Vec<GpuProcessFact>,
     /// The rest, for the leader.
-    pub digest: Option<GpuDigest>,
+    pub digest: Option<Box<GpuDigest>>,
 }
 
 /// A process on a GPU.
@@ -206,7 +206,7 @@ impl AgentCore {
         let Some(known) = self.gpus.known.get_mut(usize::from(gpu)) else {
             return;
         };
-        let digest = fact.digest;
+        let digest = fact.digest.as_deref().copied();
         known.fact = fact;
         self.note_digest(gpu, digest);
         self.tell_withheld();

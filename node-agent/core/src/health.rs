@@ -160,7 +160,7 @@ impl AgentCore {
             return Verdict::Broken(format!("GPU {gpu} is not there"));
         };
         let verdict = judge(fact, waiting.look, &Tenants::default());
-        let digest = fact.digest.unwrap_or_default();
+        let digest = fact.digest.as_deref().copied().unwrap_or_default();
         match verdict {
             Verdict::Free if digest.rows_failed == Some(1) => {
                 Verdict::Broken("has no rows of memory left to replace a bad one".into())

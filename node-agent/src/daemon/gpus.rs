@@ -284,7 +284,7 @@ impl Gpus {
                 .flatten()
                 .map(process_fact)
                 .collect(),
-            digest: Some(digest(&reading, self.gpus.get(at))),
+            digest: Some(Box::new(digest(&reading, self.gpus.get(at)))),
         };
         let condition = reading.condition;
         self.tell_change(at, condition, "by its last reading");
@@ -322,10 +322,10 @@ impl Gpus {
         let fact = GpuFact {
             look: gpu.look,
             condition,
-            digest: Some(GpuDigest {
+            digest: Some(Box::new(GpuDigest {
                 condition,
                 ..GpuDigest::default()
-            }),
+            })),
             ..GpuFact::default()
         };
         let gpu = u16::try_from(at).unwrap_or(u16::MAX);

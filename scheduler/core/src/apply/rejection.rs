@@ -170,6 +170,24 @@ impl Rejection {
             Rejection::NotRejectable(_) => (FailedPrecondition, "JOB_NOT_REJECTABLE", ""),
             Rejection::StaleEpoch { .. } => (FailedPrecondition, "STALE_EPOCH", ""),
             Rejection::NotExpired(_) => (FailedPrecondition, "NOT_EXPIRED", ""),
+            Rejection::BadCheckpoint { .. } => (InvalidArgument, "CHECKPOINT_INVALID", ""),
+            Rejection::NoSuchCheckpoint { .. } => (NotFound, "CHECKPOINT_NOT_FOUND", ""),
+            Rejection::BadMaster(_) => (
+                NotFound,
+                "MASTER_NOT_FOUND",
+                "see `berth masters` for known ids",
+            ),
+            Rejection::VersionBehind(_) => (FailedPrecondition, "VERSION_BEHIND", ""),
+            Rejection::Plan(_) => (FailedPrecondition, "STALE_PLAN", ""),
+            _ => self.about_nodes(),
+        };
+        ApiError::new(kind, reason, self.to_string(), hint)
+    }
+
+    /// Kind, reason and hint of what is about nodes.
+    fn about_nodes(&self) -> (ErrorKind, &'static str, &'static str) {
+        use ErrorKind::{FailedPrecondition, NotFound, ResourceExhausted};
+        match self {
             Rejection::NoSuchNode(_) => (
                 NotFound,
                 "NODE_NOT_FOUND",
@@ -186,18 +204,8 @@ impl Rejection {
                 "only a lost node can be fenced; use `berth drain` to empty one",
             ),
             Rejection::TooManyNodes(_) => (ResourceExhausted, "TOO_MANY_NODES", ""),
-            Rejection::BadCheckpoint { .. } => (InvalidArgument, "CHECKPOINT_INVALID", ""),
-            Rejection::NoSuchCheckpoint { .. } => (NotFound, "CHECKPOINT_NOT_FOUND", ""),
-            Rejection::BadMaster(_) => (
-                NotFound,
-                "MASTER_NOT_FOUND",
-                "see `berth masters` for known ids",
-            ),
-            Rejection::VersionBehind(_) => (FailedPrecondition, "VERSION_BEHIND", ""),
-            Rejection::Plan(_) => (FailedPrecondition, "STALE_PLAN", ""),
             _ => self.about_certificates(),
-        };
-        ApiError::new(kind, reason, self.to_string(), hint)
+        }
     }
 
     /// Kind, reason and hint of what is about certificates.

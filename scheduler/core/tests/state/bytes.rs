@@ -31,6 +31,7 @@ fn commands() -> Vec<(&'static str, Command)> {
     let mut all = cluster_commands();
     all.extend(job_commands());
     all.extend(certificate_commands());
+    all.extend(health_commands());
     all
 }
 
@@ -110,18 +111,6 @@ fn cluster_commands() -> Vec<(&'static str, Command)> {
                 by_operator: true,
             },
         ),
-        ("RecordHealth", record_health(node)),
-        (
-            "OrderHealth",
-            Command::OrderHealth {
-                node,
-                gpu: Some(3),
-                order: HealthOrder::Quarantine {
-                    reason: "smells".into(),
-                },
-            },
-        ),
-        ("ReviewHealth", Command::ReviewHealth { node, gpu: None }),
         ("SetDrain", Command::SetDrain { node, drain }),
         ("SetDrain none", Command::SetDrain { node, drain: None }),
         (
@@ -142,6 +131,24 @@ fn cluster_commands() -> Vec<(&'static str, Command)> {
             "SetClusterVersion",
             Command::SetClusterVersion { version: 3 },
         ),
+    ]
+}
+
+fn health_commands() -> Vec<(&'static str, Command)> {
+    let node = NodeId(7);
+    vec![
+        ("RecordHealth", record_health(node)),
+        (
+            "OrderHealth",
+            Command::OrderHealth {
+                node,
+                gpu: Some(3),
+                order: HealthOrder::Quarantine {
+                    reason: "smells".into(),
+                },
+            },
+        ),
+        ("ReviewHealth", Command::ReviewHealth { node, gpu: None }),
     ]
 }
 

@@ -3,7 +3,7 @@
 use berth_agent_core::{
     AgentConfig, AgentCore, DamagedCheckpoint, Effect, Input, PrepareFault, Prepared,
 };
-use berth_types::{CheckpointRecord, JobId, LaunchTask, Rank};
+use berth_types::{CheckpointRecord, HealthCheck, JobId, LaunchTask, Rank};
 
 use super::{EPOCH_MS, Event, PowerOn, World};
 use crate::chronicle::Actor;
@@ -200,19 +200,8 @@ impl World<'_> {
                 self.verified(at, job, record);
             }
             Effect::PruneCheckpoints { .. } | Effect::TellTask { .. } => {}
-            // GPUs are declared here, so there are no facts of them to act on; and no machine has hooks.
-            Effect::LookAtGpus { .. } | Effect::EndProcess { .. } | Effect::RunHook(_) => {}
-            // Machines of this world are sound whenever they answer.
-            Effect::RunCheck { check } => {
-                let text = "sound".to_owned();
-                let input = Box::new(Input::Checked {
-                    check,
-                    passed: true,
-                    text,
-                });
-                let machine = at;
-                self.calendar.after(1, Event::AgentHears { machine, input });
-            }
+            Effect::LookAtGpus { .. } | Effect::EndProcess { .. } | Effect::RunHook(_) => {} // No GPUs of a driver, no hooks.
+            Effect::RunCheck { check } => self.run_check(check, at),
             Effect::Disconnect { session } => {
                 let machine = &mut self.machines[at.machine];
                 if machine.session == Some(session) {
@@ -238,6 +227,16 @@ impl World<'_> {
             self.machines[machine].left(stream.host);
         }
         self.agent_end_lost(session, false);
+    }
+
+    /// Machines of this world are sound whenever they answer.
+    fn run_check(&mut self, check: HealthCheck, machine: MachineBoot) {
+        let input = Box::new(Input::Checked {
+            check,
+            passed: true,
+            text: "sound".to_owned(),
+        });
+        self.calendar.after(1, Event::AgentHears { machine, input });
     }
 
     /// Files never go bad here: every checkpoint that is looked at is good.
