@@ -5,13 +5,13 @@
 //!
 //! | immediate action | class |
 //! | --- | --- |
-//! | `RESTART_APP`, then check the program | [`Application`](XidClass::Application) |
-//! | `RESTART_APP`, then contact support, or a contained memory error | [`Contained`](XidClass::Contained) |
-//! | a workflow for NVLink | [`Link`](XidClass::Link) |
-//! | `RESET_GPU` and the workflow of 48 | [`ResetGpu`](XidClass::ResetGpu) |
-//! | `RESTART_BM` | [`RestartMachine`](XidClass::RestartMachine) |
-//! | `RESTART_VM`, `UPDATE_SWFW`, `CHECK_MECHANICALS` | [`DrainMachine`](XidClass::DrainMachine) |
-//! | `IGNORE`, or informational | [`Harmless`](XidClass::Harmless) |
+//! | `RESTART_APP`, then check the program | [`Application`] |
+//! | `RESTART_APP`, then contact support, or a contained memory error | [`Contained`] |
+//! | a workflow for NVLink | [`Link`] |
+//! | `RESET_GPU` and the workflow of 48 | [`ResetGpu`] |
+//! | `RESTART_BM` | [`RestartMachine`] |
+//! | `RESTART_VM`, `UPDATE_SWFW`, `CHECK_MECHANICALS` | [`DrainMachine`] |
+//! | `IGNORE`, or informational | [`Harmless`] |
 
 /// What an XID asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
