@@ -161,7 +161,12 @@ impl Policy for Gavel {
             backfill: Backfill::Greedy,
             ..Proposal::default()
         };
-        if !self.is_due(view.now_ms) {
+        let due = self.is_due(view.now_ms);
+        // Nothing else may happen until the next round is due.
+        proposal.wake_ms = self
+            .last_ms
+            .map(|last| last.saturating_add(self.interval_ms));
+        if !due {
             return proposal;
         }
         let fleet = Fleet::of(view).keeping_unknown();

@@ -128,7 +128,12 @@ impl Policy for Flow {
             ..Proposal::default()
         };
         self.worth.observe(view);
-        if !self.is_due(view.now_ms) {
+        let due = self.is_due(view.now_ms);
+        // Nothing else may happen until the next round is due.
+        proposal.wake_ms = self
+            .last_ms
+            .map(|last| last.saturating_add(self.config.interval_ms));
+        if !due {
             return proposal;
         }
         let mut fleet = Fleet::of(view);
